@@ -111,7 +111,9 @@ mod tests {
 
     #[test]
     fn text_that_is_no_id_is_refused() {
-        for text in ["", "ASNFZ4mrze_-3LqYdlQyE", "ASNFZ4mrze_-3LqYdlQyEB", "ASNFZ4mrze+-3LqYdlQyEA", "ASNFZ4mrze_-3LqYdlQyEAA"] {
+        for text in
+            ["", "ASNFZ4mrze_-3LqYdlQyE", "ASNFZ4mrze_-3LqYdlQyEB", "ASNFZ4mrze+-3LqYdlQyEA", "ASNFZ4mrze_-3LqYdlQyEAA"]
+        {
             assert_eq!(text.parse::<TopicId>(), Err(InvalidTopicId), "{text:?}");
         }
     }
