@@ -1,0 +1,336 @@
+//! What Produce allows into a log (rule L1), and the few rewrites a topic's configuration asks for.
+//!
+//! An uncompressed batch gets one strict pass over its records. A compressed one passes by header and CRC, unless
+//! somebody must see its records: the topic demands keys or another codec, or the header's timestamps are out of
+//! bounds or cannot be right. Not here: sequence numbers and epochs, which need the log's state. Next: `record.rs`.
+
+use bytes::Bytes;
+use ottla_types::Timestamp;
+
+use crate::{
+    BatchError, BatchHeader, Compression, Decompress, HEADER_SIZE, TimestampType, compression, crc_matches,
+    record::RawRecord,
+};
+
+/// A refusal names no more records than this, so that a large batch does not make a larger answer.
+const RECORD_ERRORS_MAX: usize = 10_000;
+const NO_KEY: &str = "a compacted topic takes no record without a key";
+const TIMESTAMP_OUT_OF_BOUNDS: &str = "the timestamp is outside the bounds of the topic";
+
+/// A topic's `compression.type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TopicCompression {
+    /// `producer`: batches stay as their producers compressed them.
+    #[default]
+    Producer,
+    /// This codec, `uncompressed` being [`Compression::None`], at this level of the codec's own scale.
+    Codec(Compression, Option<i32>),
+}
+
+/// What a topic's configuration and the request's version say about a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct ProducePolicy {
+    /// `max.message.bytes`: the largest batch, as compressed.
+    pub max_message_bytes: usize,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far behind `now` a `CreateTime` may lie.
+    pub before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`: how far ahead of `now` a `CreateTime` may lie.
+    pub after_max_ms: i64,
+    /// The wall clock at the append.
+    pub now: Timestamp,
+    /// Whether the topic is compacted, so that every record needs a key.
+    pub require_keys: bool,
+    /// `compression.type`.
+    pub compression: TopicCompression,
+    /// Whether the request may carry zstd: Produce from version 7 on (KIP-110).
+    pub zstd_allowed: bool,
+    /// The bound where compressed records must be looked into.
+    pub decompress: Decompress,
+}
+
+/// A batch that may be appended.
+#[derive(Clone, Debug)]
+pub struct ProducedBatch {
+    /// The header of `bytes`.
+    pub header: BatchHeader,
+    /// The producer's own bytes where nothing had to change, and else new ones: the time of the append, a corrected
+    /// maximum timestamp, another codec.
+    pub bytes: Bytes,
+}
+
+/// Why a batch is not taken; each variant is one of Kafka's error codes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProduceRefusal {
+    /// `CORRUPT_MESSAGE` (2), which clients retry: the CRC does not match.
+    #[error("the CRC of the batch does not match its bytes")]
+    CorruptMessage,
+    /// `INVALID_RECORD` (87).
+    #[error("{message}")]
+    InvalidRecord {
+        /// What is wrong, for the answer's `error_message`.
+        message: String,
+        /// The records at fault, empty where it is the batch (KIP-467).
+        records: Vec<RecordError>,
+    },
+    /// `INVALID_TIMESTAMP` (32).
+    #[error("{message}")]
+    InvalidTimestamp {
+        /// What is wrong, for the answer's `error_message`.
+        message: String,
+        /// The records at fault, empty where it is the batch (KIP-467).
+        records: Vec<RecordError>,
+    },
+    /// `MESSAGE_TOO_LARGE` (10), on which the Java client splits the batch.
+    #[error("the batch has {size} bytes and the topic takes {max}")]
+    MessageTooLarge {
+        /// Bytes of the batch; where decompression was stopped, one more than the limit.
+        size: usize,
+        /// The limit it is over.
+        max: usize,
+    },
+    /// `UNSUPPORTED_COMPRESSION_TYPE` (76).
+    #[error("{message}")]
+    UnsupportedCompression {
+        /// What is wrong, for the answer's `error_message`.
+        message: String,
+    },
+}
+
+/// One record at fault, as the answer to a Produce from version 8 on tells it (KIP-467).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordError {
+    /// Position of the record in its batch, from 0.
+    pub batch_index: i32,
+    /// What is wrong with it.
+    pub message: &'static str,
+}
+
+/// Checks the records of one partition in a Produce request and makes them ready to append.
+///
+/// # Errors
+/// A [`ProduceRefusal`]; nothing of the batch may be appended then.
+pub fn validate_produced(bytes: &Bytes, policy: &ProducePolicy) -> Result<ProducedBatch, ProduceRefusal> {
+    let header = sole_batch(bytes, policy)?;
+    let codec = check_header(&header, policy)?;
+    let target = match policy.compression {
+        TopicCompression::Producer => codec,
+        TopicCompression::Codec(target, _) => target,
+    };
+    let inspect = codec == Compression::None
+        || target != codec
+        || policy.require_keys
+        || !policy.timestamps_hold(header.base_timestamp, header.max_timestamp);
+    let body = &bytes[HEADER_SIZE..];
+    if !inspect {
+        return stamp(header, bytes, header.max_timestamp, policy);
+    }
+
+    let decompressed;
+    let records = if codec == Compression::None {
+        body
+    } else {
+        decompressed = compression::decompress(codec, body, policy.decompress)?;
+        &decompressed
+    };
+    let max_timestamp = inspect_records(&header, records, policy)?;
+    if target == codec {
+        return stamp(header, bytes, max_timestamp, policy);
+    }
+    recompress(header, records, target, max_timestamp, policy)
+}
+
+impl ProducePolicy {
+    /// Whether a `CreateTime` is allowed; none at all always is.
+    fn allows(&self, timestamp: Timestamp) -> bool {
+        timestamp == Timestamp::NONE
+            || self.now.0.saturating_sub(timestamp.0) <= self.before_max_ms
+                && timestamp.0.saturating_sub(self.now.0) <= self.after_max_ms
+    }
+
+    /// Whether the timestamps of a header can be taken for those of its records.
+    fn timestamps_hold(&self, base: Timestamp, max: Timestamp) -> bool {
+        self.timestamp_type == TimestampType::LogAppendTime || base <= max && self.allows(base) && self.allows(max)
+    }
+}
+
+/// The header of the one whole batch `bytes` must be.
+fn sole_batch(bytes: &Bytes, policy: &ProducePolicy) -> Result<BatchHeader, ProduceRefusal> {
+    let header = match BatchHeader::parse(bytes) {
+        Ok(header) => header,
+        // A header that makes no sense is likelier damaged than meant; what the CRC vouches for was meant.
+        Err(BatchError::Length(_) | BatchError::Offsets { .. } | BatchError::RecordCount { .. })
+            if !crc_matches(bytes) =>
+        {
+            return Err(ProduceRefusal::CorruptMessage);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (needed, available) = (header.size(), bytes.len());
+    if needed > available {
+        return Err(BatchError::Truncated { needed, available }.into());
+    }
+    if needed < available {
+        return Err(invalid("a produce request holds exactly one batch for each partition"));
+    }
+    if needed > policy.max_message_bytes {
+        return Err(ProduceRefusal::MessageTooLarge { size: needed, max: policy.max_message_bytes });
+    }
+    if !crc_matches(bytes) {
+        return Err(ProduceRefusal::CorruptMessage);
+    }
+    Ok(header)
+}
+
+/// Checks what the header alone can tell.
+fn check_header(header: &BatchHeader, policy: &ProducePolicy) -> Result<Compression, ProduceRefusal> {
+    if header.base_offset.0 != 0 {
+        return Err(invalid(format!("the base offset of a produced batch is 0, not {}", header.base_offset)));
+    }
+    if header.record_count == 0 {
+        return Err(invalid("a produced batch needs at least one record"));
+    }
+    if header.record_count - 1 != header.last_offset_delta {
+        let (count, delta) = (header.record_count, header.last_offset_delta);
+        return Err(invalid(format!("{count} records do not fit the last offset delta {delta}")));
+    }
+    if header.is_control() {
+        return Err(invalid("clients may not write control records"));
+    }
+    // Without a producer id, epoch and sequence mean nothing, and clients send 0 as well as -1.
+    if header.producer_id.0 < -1 {
+        return Err(invalid(format!("the producer id {} is impossible", header.producer_id)));
+    }
+    if header.is_idempotent() && (header.base_sequence < 0 || header.producer_epoch.0 < 0) {
+        let (sequence, epoch) = (header.base_sequence, header.producer_epoch);
+        return Err(invalid(format!("producer {}: impossible sequence {sequence}, epoch {epoch}", header.producer_id)));
+    }
+    if header.is_transactional() && !header.is_idempotent() {
+        return Err(invalid("a transactional batch needs a producer id"));
+    }
+    let codec = header.compression()?;
+    if codec == Compression::Zstd && !policy.zstd_allowed {
+        let message = "zstd needs Produce version 7 or later".to_owned();
+        return Err(ProduceRefusal::UnsupportedCompression { message });
+    }
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        let message = "producers may not set the timestamp type LogAppendTime".to_owned();
+        return Err(ProduceRefusal::InvalidTimestamp { message, records: Vec::new() });
+    }
+    Ok(codec)
+}
+
+/// The strict pass: every record well formed, in sequence, allowed. Returns the largest timestamp.
+fn inspect_records(
+    header: &BatchHeader,
+    mut records: &[u8],
+    policy: &ProducePolicy,
+) -> Result<Timestamp, ProduceRefusal> {
+    let check_time = policy.timestamp_type == TimestampType::CreateTime;
+    let mut max_timestamp = Timestamp::NONE;
+    let mut errors = Vec::new();
+    let mut bad_time = false;
+    for batch_index in 0..header.record_count {
+        let malformed = |message| ProduceRefusal::InvalidRecord {
+            message: BatchError::Record { index: batch_index, reason: message }.to_string(),
+            records: vec![RecordError { batch_index, message }],
+        };
+        let record = RawRecord::take(&mut records).map_err(malformed)?;
+        if record.offset_delta != batch_index {
+            return Err(malformed("its offset delta is not its position"));
+        }
+        let timestamp = record.timestamp(header).map_err(malformed)?;
+        max_timestamp = max_timestamp.max(timestamp);
+        let message = if policy.require_keys && record.key.is_none() {
+            NO_KEY
+        } else if check_time && !policy.allows(timestamp) {
+            bad_time = true;
+            TIMESTAMP_OUT_OF_BOUNDS
+        } else {
+            continue;
+        };
+        if errors.len() < RECORD_ERRORS_MAX {
+            errors.push(RecordError { batch_index, message });
+        }
+    }
+    if !records.is_empty() {
+        return Err(BatchError::TrailingBytes(records.len()).into());
+    }
+    // Kafka answers a batch that has both faults with the timestamp's code.
+    if bad_time {
+        let from = policy.now.0.saturating_sub(policy.before_max_ms);
+        let to = policy.now.0.saturating_add(policy.after_max_ms);
+        let message = format!("the topic takes timestamps from {from} to {to}");
+        return Err(ProduceRefusal::InvalidTimestamp { message, records: errors });
+    }
+    if !errors.is_empty() {
+        return Err(ProduceRefusal::InvalidRecord { message: NO_KEY.to_owned(), records: errors });
+    }
+    Ok(max_timestamp)
+}
+
+/// The batch with the timestamps it is to be stored with; the same bytes where they are right already.
+fn stamp(
+    mut header: BatchHeader,
+    bytes: &Bytes,
+    max_timestamp: Timestamp,
+    policy: &ProducePolicy,
+) -> Result<ProducedBatch, ProduceRefusal> {
+    let before = header;
+    set_timestamps(&mut header, max_timestamp, policy);
+    if header == before {
+        return Ok(ProducedBatch { header, bytes: bytes.clone() });
+    }
+    let bytes = header.seal(bytes.to_vec())?;
+    Ok(ProducedBatch { header, bytes })
+}
+
+/// The batch with its records under another codec. The records themselves stay as they are: their deltas still hold.
+fn recompress(
+    mut header: BatchHeader,
+    records: &[u8],
+    target: Compression,
+    max_timestamp: Timestamp,
+    policy: &ProducePolicy,
+) -> Result<ProducedBatch, ProduceRefusal> {
+    let level = match policy.compression {
+        TopicCompression::Producer => None,
+        TopicCompression::Codec(_, level) => level,
+    };
+    let mut batch = vec![0; HEADER_SIZE];
+    compression::compress(target, level, records, &mut batch)?;
+    if batch.len() > policy.max_message_bytes {
+        return Err(ProduceRefusal::MessageTooLarge { size: batch.len(), max: policy.max_message_bytes });
+    }
+    header.attributes = header.attributes.with_compression(target);
+    set_timestamps(&mut header, max_timestamp, policy);
+    let bytes = header.seal(batch)?;
+    Ok(ProducedBatch { header, bytes })
+}
+
+fn set_timestamps(header: &mut BatchHeader, max_timestamp: Timestamp, policy: &ProducePolicy) {
+    match policy.timestamp_type {
+        TimestampType::CreateTime => header.max_timestamp = max_timestamp,
+        TimestampType::LogAppendTime => {
+            header.max_timestamp = policy.now;
+            header.attributes = header.attributes.with_log_append_time();
+        }
+    }
+}
+
+fn invalid(message: impl Into<String>) -> ProduceRefusal {
+    ProduceRefusal::InvalidRecord { message: message.into(), records: Vec::new() }
+}
+
+impl From<BatchError> for ProduceRefusal {
+    fn from(error: BatchError) -> ProduceRefusal {
+        match error {
+            BatchError::UnknownCompression(_) => ProduceRefusal::UnsupportedCompression { message: error.to_string() },
+            BatchError::DecompressedTooLarge { max_bytes } => {
+                ProduceRefusal::MessageTooLarge { size: max_bytes.saturating_add(1), max: max_bytes }
+            }
+            error => invalid(error.to_string()),
+        }
+    }
+}
