@@ -96,7 +96,7 @@ pub(crate) fn compress(
         Compression::Lz4 => lz4(records, out),
         Compression::Zstd => zstd(level, records, out),
     };
-    done.map_err(|error| BatchError::Decompression { codec, reason: error.to_string() })
+    done.map_err(|error| BatchError::Codec { codec, reason: error.to_string() })
 }
 
 fn gzip(level: Option<i32>, records: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
@@ -143,7 +143,7 @@ fn zstd(level: Option<i32>, records: &[u8], out: &mut Vec<u8>) -> io::Result<()>
 
 /// The decompressed form of `body`, which must not be [`Compression::None`] (it would be copied).
 pub(crate) fn decompress(codec: Compression, body: &[u8], limit: Decompress) -> Result<Vec<u8>, BatchError> {
-    let damaged = |error: io::Error| BatchError::Decompression { codec, reason: error.to_string() };
+    let damaged = |error: io::Error| BatchError::Codec { codec, reason: error.to_string() };
     match codec {
         Compression::None => drain(body, body, limit, damaged),
         Compression::Gzip => drain(MultiGzDecoder::new(body), body, limit, damaged),
@@ -210,5 +210,5 @@ fn snappy_block(block: &[u8], limit: Decompress, records: &mut Vec<u8>) -> Resul
 }
 
 fn snappy_damaged(reason: &str) -> BatchError {
-    BatchError::Decompression { codec: Compression::Snappy, reason: reason.to_owned() }
+    BatchError::Codec { codec: Compression::Snappy, reason: reason.to_owned() }
 }

@@ -40,12 +40,12 @@ pub enum BatchError {
     /// Bits 0 to 2 of the attributes name no codec.
     #[error("the compression codec {0} is unknown")]
     UnknownCompression(u8),
-    /// The records cannot be decompressed.
-    #[error("the {codec} data is damaged: {reason}")]
-    Decompression {
+    /// The records cannot be decompressed, or not be compressed.
+    #[error("{codec}: {reason}")]
+    Codec {
         /// The codec the attributes name.
         codec: Compression,
-        /// What its decoder says.
+        /// What its decoder or encoder says.
         reason: String,
     },
     /// The decompressed records are larger than the caller's limit.
