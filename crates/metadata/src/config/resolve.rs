@@ -1,0 +1,234 @@
+//! Which value of a config holds, and why: what DescribeConfigs answers.
+//!
+//! From strongest to weakest: the topic's own, the broker's dynamic, all brokers' dynamic, static, default. Within one
+//! layer the most precise synonym wins (`log.retention.ms` before minutes before hours). What is not here: the typed
+//! structs (`typed.rs`), and who is allowed to ask.
+
+use std::collections::BTreeMap;
+
+use super::{Change, Definition, Kind, Scope, Settings, Synonym, definition::same};
+
+/// Configs set on one resource, by name.
+pub type Overrides = BTreeMap<String, String>;
+
+/// Where a value comes from, with Kafka's codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Set on the topic.
+    Topic,
+    /// Set at run time on this broker.
+    DynamicBroker,
+    /// Set at run time for all brokers.
+    DynamicDefaultBroker,
+    /// Set before the start.
+    StaticBroker,
+    /// Nobody set it.
+    Default,
+}
+
+impl Source {
+    /// The code in a DescribeConfigs answer (v1+).
+    pub fn code(self) -> i8 {
+        match self {
+            Source::Topic => 1,
+            Source::DynamicBroker => 2,
+            Source::DynamicDefaultBroker => 3,
+            Source::StaticBroker => 4,
+            Source::Default => 5,
+        }
+    }
+}
+
+/// One value that a config has, or would have if stronger ones went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntrySynonym {
+    /// The name it is set under.
+    pub name: String,
+    /// The value, in that name's unit; `None` if it is a secret.
+    pub value: Option<String>,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// One config as DescribeConfigs reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its value; `None` if it is a secret, or if only a synonym has one.
+    pub value: Option<String>,
+    /// Where the value comes from.
+    pub source: Source,
+    /// Its type; `None` for a name Ottla does not know.
+    pub kind: Option<Kind>,
+    /// Whether only a restart can change it.
+    pub read_only: bool,
+    /// Whether the value is a secret.
+    pub sensitive: bool,
+    /// Every value it has, the one that holds first.
+    pub synonyms: Vec<EntrySynonym>,
+    /// What it does.
+    pub documentation: &'static str,
+}
+
+/// The broker-level layers as one broker sees them.
+#[derive(Clone, Copy, Debug)]
+pub struct Layers<'a> {
+    /// Set at run time on this broker.
+    pub broker: &'a Overrides,
+    /// Set at run time for all brokers.
+    pub cluster: &'a Overrides,
+    /// Set before the start.
+    pub settings: &'a Settings,
+}
+
+impl Layers<'_> {
+    /// The value set for the broker config `name`, or its default; `None` if it has neither, or no such config exists.
+    pub fn broker_value(&self, name: &str) -> Option<&str> {
+        self.named(name).map(|(value, _)| value)
+    }
+
+    /// The value of a topic config where the topic sets none, in the topic config's unit.
+    ///
+    /// A stored value that no longer parses (an older version took it) counts as not set: a decision taken once must
+    /// not keep a broker from starting.
+    pub(super) fn topic_default(&self, definition: &Definition) -> Option<String> {
+        let found = self.found(definition.synonyms).find_map(|(synonym, value, _)| {
+            let value = convert(value, synonym.unit)?;
+            definition.check(&value).is_ok().then_some(value)
+        });
+        found.or_else(|| definition.default.map(str::to_owned))
+    }
+
+    /// Every topic config, set or not, for a topic with these overrides.
+    pub fn topic_entries(&self, overrides: &Overrides) -> Vec<Entry> {
+        let entry = |definition: &Definition| {
+            let mut synonyms: Vec<EntrySynonym> = self.synonyms(definition.synonyms, definition.sensitive).collect();
+            let own = overrides.get(definition.name);
+            if let Some(value) = own {
+                synonyms.insert(
+                    0,
+                    EntrySynonym {
+                        name: definition.name.to_owned(),
+                        value: Some(value.clone()),
+                        source: Source::Topic,
+                    },
+                );
+            }
+            Entry {
+                value: own.cloned().or_else(|| self.topic_default(definition)),
+                ..described(definition, synonyms, false)
+            }
+        };
+        Scope::Topic.definitions().iter().map(entry).collect()
+    }
+
+    /// Every config of this broker, with what was set under names Ottla does not know.
+    pub fn broker_entries(&self) -> Vec<Entry> {
+        let known = Scope::Broker.definitions().iter().map(|definition| {
+            let own = [same(definition.name)];
+            let names = if definition.synonyms.len() > 1 { definition.synonyms } else { &own };
+            let synonyms = self.synonyms(names, definition.sensitive).collect();
+            Entry {
+                value: self.named(definition.name).map(|(value, _)| value.to_owned()),
+                ..described(definition, synonyms, definition.change == Change::ReadOnly)
+            }
+        });
+        let layers = [(self.broker, Source::DynamicBroker), (self.cluster, Source::DynamicDefaultBroker)];
+        let unknown = layers.into_iter().flat_map(|(layer, source)| {
+            let hidden = move |key: &String| source == Source::DynamicDefaultBroker && self.broker.contains_key(key);
+            layer
+                .keys()
+                .filter(move |key| Scope::Broker.find(key).is_none() && !hidden(key))
+                .map(move |key| unknown(key, source))
+        });
+        known.chain(unknown).collect()
+    }
+
+    /// What is set at run time for all brokers, and nothing else: the answer for a BROKER with an empty name.
+    pub fn cluster_entries(&self) -> Vec<Entry> {
+        let entry = |(key, value): (&String, &String)| match Scope::Broker.find(key) {
+            None => unknown(key, Source::DynamicDefaultBroker),
+            Some(definition) => {
+                let shown = (!definition.sensitive).then(|| value.clone());
+                let source = Source::DynamicDefaultBroker;
+                let synonym = EntrySynonym { name: key.clone(), value: shown.clone(), source };
+                Entry { value: shown, ..described(definition, vec![synonym], definition.change == Change::ReadOnly) }
+            }
+        };
+        self.cluster.iter().map(entry).collect()
+    }
+
+    /// What is set under this name alone, strongest layer first.
+    fn named(&self, name: &str) -> Option<(&str, Source)> {
+        let layers = [
+            (self.broker, Source::DynamicBroker),
+            (self.cluster, Source::DynamicDefaultBroker),
+            (self.settings.values(), Source::StaticBroker),
+        ];
+        let set = layers.into_iter().find_map(|(layer, source)| Some((layer.get(name)?.as_str(), source)));
+        set.or_else(|| Some((Scope::Broker.find(name)?.default?, Source::Default)))
+    }
+
+    /// Every value under any of these names: layer by layer, in each the names in their order.
+    fn found<'b>(&'b self, names: &'b [Synonym]) -> impl Iterator<Item = (&'b Synonym, &'b str, Source)> {
+        let layers = [
+            (self.broker, Source::DynamicBroker),
+            (self.cluster, Source::DynamicDefaultBroker),
+            (self.settings.values(), Source::StaticBroker),
+        ];
+        let set = layers.into_iter().flat_map(move |(layer, source)| {
+            names.iter().filter_map(move |synonym| Some((synonym, layer.get(synonym.name)?.as_str(), source)))
+        });
+        let defaults = names
+            .iter()
+            .filter_map(|synonym| Some((synonym, Scope::Broker.find(synonym.name)?.default?, Source::Default)));
+        set.chain(defaults)
+    }
+
+    fn synonyms<'b>(&'b self, names: &'b [Synonym], sensitive: bool) -> impl Iterator<Item = EntrySynonym> {
+        self.found(names).map(move |(synonym, value, source)| EntrySynonym {
+            name: synonym.name.to_owned(),
+            value: (!sensitive).then(|| value.to_owned()),
+            source,
+        })
+    }
+}
+
+/// An entry without its value; a secret's stays away.
+fn described(definition: &Definition, synonyms: Vec<EntrySynonym>, read_only: bool) -> Entry {
+    Entry {
+        name: definition.name.to_owned(),
+        value: None,
+        source: synonyms.first().map_or(Source::Default, |first| first.source),
+        kind: Some(definition.kind),
+        read_only,
+        sensitive: definition.sensitive,
+        synonyms,
+        documentation: definition.documentation,
+    }
+}
+
+/// A name nobody here knows may hold a secret, so its value is not shown (as Kafka does).
+fn unknown(key: &str, source: Source) -> Entry {
+    let synonym = EntrySynonym { name: key.to_owned(), value: None, source };
+    Entry {
+        name: key.to_owned(),
+        value: None,
+        source,
+        kind: None,
+        read_only: false,
+        sensitive: true,
+        synonyms: vec![synonym],
+        documentation: "",
+    }
+}
+
+/// `value` in the smaller unit. Negative means "never" in every unit, so it is not multiplied.
+fn convert(value: &str, unit: i64) -> Option<String> {
+    if unit == 1 {
+        return Some(value.to_owned());
+    }
+    let number: i64 = value.trim().parse().ok()?;
+    Some(if number < 0 { -1 } else { number.checked_mul(unit)? }.to_string())
+}

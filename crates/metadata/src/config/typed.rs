@@ -1,0 +1,340 @@
+//! Configs as the hot path reads them: plain fields, parsed once when something changes.
+//!
+//! Resolving cannot fail: values were checked when they were set, and one that an older version took and this one does
+//! not counts as not set. What is not here: which layer wins (`resolve.rs`).
+
+use std::str::FromStr;
+
+use super::{Definition, Layers, Overrides, Scope, split_list, valid::parse_bool};
+
+/// What is done with old records; neither means that everything is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CleanupPolicy {
+    /// Segments go by age and size.
+    pub delete: bool,
+    /// Only the last record of each key stays.
+    pub compact: bool,
+}
+
+/// `compression.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionType {
+    /// What the producer chose.
+    Producer,
+    /// No compression.
+    Uncompressed,
+    /// At `compression.gzip.level`.
+    Gzip,
+    /// Has no levels.
+    Snappy,
+    /// At `compression.lz4.level`.
+    Lz4,
+    /// At `compression.zstd.level`.
+    Zstd,
+}
+
+/// `message.timestamp.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimestampType {
+    /// The producer's.
+    CreateTime,
+    /// The broker's.
+    LogAppendTime,
+}
+
+/// `ottla.durability`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Acknowledged means synced to disk on every replica in sync.
+    Fsync,
+    /// Acknowledged means in the memory of every replica in sync.
+    Replicated,
+}
+
+/// The configs of one topic. Times are in milliseconds, sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TopicConfig {
+    /// `cleanup.policy`
+    pub cleanup_policy: CleanupPolicy,
+    /// `compression.type`
+    pub compression_type: CompressionType,
+    /// `compression.gzip.level`: 1 to 9, or -1 for the library's choice
+    pub compression_gzip_level: i32,
+    /// `compression.lz4.level`: 1 to 17
+    pub compression_lz4_level: i32,
+    /// `compression.zstd.level`: -131072 to 22
+    pub compression_zstd_level: i32,
+    /// `delete.retention.ms`
+    pub delete_retention_ms: i64,
+    /// `file.delete.delay.ms`
+    pub file_delete_delay_ms: i64,
+    /// `flush.messages`, at least 1
+    pub flush_messages: i64,
+    /// `flush.ms`
+    pub flush_ms: i64,
+    /// `index.interval.bytes`
+    pub index_interval_bytes: u32,
+    /// `max.compaction.lag.ms`, at least `min_compaction_lag_ms`
+    pub max_compaction_lag_ms: i64,
+    /// `max.message.bytes`
+    pub max_message_bytes: u32,
+    /// `message.timestamp.after.max.ms`
+    pub message_timestamp_after_max_ms: i64,
+    /// `message.timestamp.before.max.ms`
+    pub message_timestamp_before_max_ms: i64,
+    /// `message.timestamp.type`
+    pub message_timestamp_type: TimestampType,
+    /// `min.cleanable.dirty.ratio`, 0 to 1
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`
+    pub min_compaction_lag_ms: i64,
+    /// `min.insync.replicas`, at least 1
+    pub min_insync_replicas: u32,
+    /// `ottla.durability`
+    pub durability: Durability,
+    /// `ottla.retention.disk.percent`: above 0, at most 100
+    pub retention_disk_percent: Option<f64>,
+    /// `ottla.retention.topic.bytes`
+    pub retention_topic_bytes: Option<u64>,
+    /// `preallocate`
+    pub preallocate: bool,
+    /// `retention.bytes`, of each partition; `None` is no limit
+    pub retention_bytes: Option<u64>,
+    /// `retention.ms`; `None` is for ever
+    pub retention_ms: Option<i64>,
+    /// `segment.bytes`
+    pub segment_bytes: u32,
+    /// `segment.index.bytes`
+    pub segment_index_bytes: u32,
+    /// `segment.jitter.ms`
+    pub segment_jitter_ms: i64,
+    /// `segment.ms`
+    pub segment_ms: i64,
+    /// `unclean.leader.election.enable`
+    pub unclean_leader_election: bool,
+}
+
+/// The configs of one broker that its own code reads. Times are in milliseconds, sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BrokerConfig {
+    /// `auto.create.topics.enable`
+    pub auto_create_topics: bool,
+    /// `connections.max.idle.ms`; `None` is never
+    pub connections_max_idle_ms: Option<u64>,
+    /// `default.replication.factor`
+    pub default_replication_factor: i16,
+    /// `delete.topic.enable`
+    pub delete_topic: bool,
+    /// `fetch.max.bytes`
+    pub fetch_max_bytes: u32,
+    /// `log.retention.check.interval.ms`
+    pub log_retention_check_interval_ms: u64,
+    /// `max.connection.creation.rate`, a second
+    pub max_connection_creation_rate: u32,
+    /// `max.connections`
+    pub max_connections: u32,
+    /// `max.connections.per.ip`
+    pub max_connections_per_ip: u32,
+    /// `max.incremental.fetch.session.cache.slots`
+    pub max_fetch_sessions: u32,
+    /// `max.request.partition.size.limit`
+    pub max_request_partitions: u32,
+    /// `num.partitions`
+    pub num_partitions: i32,
+    /// `ottla.disk.reserve.bytes`
+    pub disk_reserve_bytes: u64,
+    /// `ottla.memory.bytes`
+    pub memory_bytes: u64,
+    /// `producer.id.expiration.ms`
+    pub producer_id_expiration_ms: i64,
+    /// `socket.request.max.bytes`
+    pub socket_request_max_bytes: u32,
+    /// `transaction.max.timeout.ms`
+    pub transaction_max_timeout_ms: i32,
+}
+
+impl TopicConfig {
+    /// Kafka's defaults, before any layer is looked at.
+    const DEFAULT: TopicConfig = TopicConfig {
+        cleanup_policy: CleanupPolicy { delete: true, compact: false },
+        compression_type: CompressionType::Producer,
+        compression_gzip_level: -1,
+        compression_lz4_level: 9,
+        compression_zstd_level: 3,
+        delete_retention_ms: 86_400_000,
+        file_delete_delay_ms: 60_000,
+        flush_messages: i64::MAX,
+        flush_ms: i64::MAX,
+        index_interval_bytes: 4096,
+        max_compaction_lag_ms: i64::MAX,
+        max_message_bytes: 1_048_588,
+        message_timestamp_after_max_ms: 3_600_000,
+        message_timestamp_before_max_ms: i64::MAX,
+        message_timestamp_type: TimestampType::CreateTime,
+        min_cleanable_dirty_ratio: 0.5,
+        min_compaction_lag_ms: 0,
+        min_insync_replicas: 1,
+        durability: Durability::Fsync,
+        retention_disk_percent: None,
+        retention_topic_bytes: None,
+        preallocate: false,
+        retention_bytes: None,
+        retention_ms: Some(604_800_000),
+        segment_bytes: 1_073_741_824,
+        segment_index_bytes: 10_485_760,
+        segment_jitter_ms: 0,
+        segment_ms: 604_800_000,
+        unclean_leader_election: false,
+    };
+
+    /// What holds for a topic that overrides nothing. Resolve once per change of a layer, then add each topic's own
+    /// with [`TopicConfig::with_overrides`].
+    pub fn defaults(layers: &Layers<'_>) -> TopicConfig {
+        let mut config = TopicConfig::DEFAULT;
+        for definition in Scope::Topic.definitions() {
+            if let Some(value) = layers.topic_default(definition) {
+                config.set(definition.name, &value);
+            }
+        }
+        config
+    }
+
+    /// This config with a topic's own values on top.
+    pub fn with_overrides(mut self, overrides: &Overrides) -> TopicConfig {
+        for (key, value) in overrides {
+            if Scope::Topic.find(key).is_some_and(|definition| definition.check(value).is_ok()) {
+                self.set(key, value);
+            }
+        }
+        self
+    }
+
+    /// Takes one value that its definition has accepted; what does not parse leaves the field as it is.
+    fn set(&mut self, key: &str, value: &str) {
+        match key {
+            "cleanup.policy" => {
+                let holds = |policy: &str| split_list(value).any(|entry| entry == policy);
+                self.cleanup_policy = CleanupPolicy { delete: holds("delete"), compact: holds("compact") };
+            }
+            "compression.type" => put(&mut self.compression_type, CompressionType::named(value)),
+            "compression.gzip.level" => put(&mut self.compression_gzip_level, parsed(value)),
+            "compression.lz4.level" => put(&mut self.compression_lz4_level, parsed(value)),
+            "compression.zstd.level" => put(&mut self.compression_zstd_level, parsed(value)),
+            "delete.retention.ms" => put(&mut self.delete_retention_ms, parsed(value)),
+            "file.delete.delay.ms" => put(&mut self.file_delete_delay_ms, parsed(value)),
+            "flush.messages" => put(&mut self.flush_messages, parsed(value)),
+            "flush.ms" => put(&mut self.flush_ms, parsed(value)),
+            "index.interval.bytes" => put(&mut self.index_interval_bytes, parsed(value)),
+            "max.compaction.lag.ms" => put(&mut self.max_compaction_lag_ms, parsed(value)),
+            "max.message.bytes" => put(&mut self.max_message_bytes, parsed(value)),
+            "message.timestamp.after.max.ms" => put(&mut self.message_timestamp_after_max_ms, parsed(value)),
+            "message.timestamp.before.max.ms" => put(&mut self.message_timestamp_before_max_ms, parsed(value)),
+            "message.timestamp.type" => put(&mut self.message_timestamp_type, TimestampType::named(value)),
+            "min.cleanable.dirty.ratio" => put(&mut self.min_cleanable_dirty_ratio, parsed(value)),
+            "min.compaction.lag.ms" => put(&mut self.min_compaction_lag_ms, parsed(value)),
+            "min.insync.replicas" => put(&mut self.min_insync_replicas, parsed(value)),
+            "ottla.durability" => put(&mut self.durability, Durability::named(value)),
+            "ottla.retention.disk.percent" => {
+                put(
+                    &mut self.retention_disk_percent,
+                    parsed(value).map(|percent: f64| (percent > 0.0).then_some(percent)),
+                );
+            }
+            "ottla.retention.topic.bytes" => put(&mut self.retention_topic_bytes, parsed(value).map(unless_negative)),
+            "preallocate" => put(&mut self.preallocate, parse_bool(value)),
+            "retention.bytes" => put(&mut self.retention_bytes, parsed(value).map(unless_negative)),
+            "retention.ms" => put(&mut self.retention_ms, parsed(value).map(|ms: i64| (ms >= 0).then_some(ms))),
+            "segment.bytes" => put(&mut self.segment_bytes, parsed(value)),
+            "segment.index.bytes" => put(&mut self.segment_index_bytes, parsed(value)),
+            "segment.jitter.ms" => put(&mut self.segment_jitter_ms, parsed(value)),
+            "segment.ms" => put(&mut self.segment_ms, parsed(value)),
+            "unclean.leader.election.enable" => put(&mut self.unclean_leader_election, parse_bool(value)),
+            // Throttles and tiering have no field: nothing reads them yet.
+            _ => {}
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// What holds for the broker that sees these layers.
+    pub fn resolve(layers: &Layers<'_>) -> BrokerConfig {
+        let get = |key: &str| accepted(layers, key);
+        BrokerConfig {
+            auto_create_topics: get("auto.create.topics.enable").and_then(parse_bool).unwrap_or(true),
+            connections_max_idle_ms: number(get("connections.max.idle.ms"), 600_000_i64).try_into().ok(),
+            default_replication_factor: number(get("default.replication.factor"), 1),
+            delete_topic: get("delete.topic.enable").and_then(parse_bool).unwrap_or(true),
+            fetch_max_bytes: number(get("fetch.max.bytes"), 57_671_680),
+            log_retention_check_interval_ms: number(get("log.retention.check.interval.ms"), 300_000),
+            max_connection_creation_rate: number(get("max.connection.creation.rate"), i32::MAX as u32),
+            max_connections: number(get("max.connections"), i32::MAX as u32),
+            max_connections_per_ip: number(get("max.connections.per.ip"), i32::MAX as u32),
+            max_fetch_sessions: number(get("max.incremental.fetch.session.cache.slots"), 1000),
+            max_request_partitions: number(get("max.request.partition.size.limit"), 2000),
+            num_partitions: number(get("num.partitions"), 1),
+            disk_reserve_bytes: number(get("ottla.disk.reserve.bytes"), 16_777_216),
+            memory_bytes: number(get("ottla.memory.bytes"), 268_435_456),
+            producer_id_expiration_ms: number(get("producer.id.expiration.ms"), 86_400_000),
+            socket_request_max_bytes: number(get("socket.request.max.bytes"), 104_857_600),
+            transaction_max_timeout_ms: number(get("transaction.max.timeout.ms"), 900_000),
+        }
+    }
+}
+
+impl CompressionType {
+    fn named(value: &str) -> Option<CompressionType> {
+        Some(match value.trim() {
+            "producer" => CompressionType::Producer,
+            "uncompressed" => CompressionType::Uncompressed,
+            "gzip" => CompressionType::Gzip,
+            "snappy" => CompressionType::Snappy,
+            "lz4" => CompressionType::Lz4,
+            "zstd" => CompressionType::Zstd,
+            _ => return None,
+        })
+    }
+}
+
+impl TimestampType {
+    fn named(value: &str) -> Option<TimestampType> {
+        Some(match value.trim() {
+            "CreateTime" => TimestampType::CreateTime,
+            "LogAppendTime" => TimestampType::LogAppendTime,
+            _ => return None,
+        })
+    }
+}
+
+impl Durability {
+    fn named(value: &str) -> Option<Durability> {
+        Some(match value.trim() {
+            "fsync" => Durability::Fsync,
+            "replicated" => Durability::Replicated,
+            _ => return None,
+        })
+    }
+}
+
+/// The broker's value, if its definition takes it; its default otherwise.
+fn accepted<'a>(layers: &'a Layers<'_>, key: &str) -> Option<&'a str> {
+    let definition: &Definition = Scope::Broker.find(key)?;
+    layers.broker_value(key).filter(|value| definition.check(value).is_ok()).or(definition.default)
+}
+
+fn number<T: FromStr>(value: Option<&str>, default: T) -> T {
+    value.and_then(parsed).unwrap_or(default)
+}
+
+fn parsed<T: FromStr>(value: &str) -> Option<T> {
+    value.trim().parse().ok()
+}
+
+fn unless_negative(bytes: i64) -> Option<u64> {
+    u64::try_from(bytes).ok()
+}
+
+fn put<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}

@@ -1,0 +1,176 @@
+//! Decisions about configs: AlterConfigs replaces everything set on a resource, IncrementalAlterConfigs touches what it
+//! names. Either way the state that would hold afterwards is checked as a whole, and only differences are recorded.
+//!
+//! What is not here: what each value must look like (`config`).
+
+use std::collections::BTreeSet;
+
+use ottla_types::BrokerId;
+
+use super::{AlteredConfigs, ConfigAlteration, IncrementalAlteration, distinct};
+use crate::{
+    ConfigResource, Image, Record, Refusal,
+    config::{
+        Change, ConfigError, Layers, Overrides, Scope, Settings, TopicConfig, check_limits, check_together,
+        is_swallowed,
+    },
+};
+
+type Rows = Vec<(AlteredConfigs, Result<(), Refusal>)>;
+
+static NONE: Overrides = Overrides::new();
+
+pub(super) fn replace(image: &Image, settings: &Settings, resources: Vec<ConfigAlteration>) -> (Vec<Record>, Rows) {
+    let mut records = Vec::new();
+    let mut one = |alteration: ConfigAlteration| {
+        let target = Target::find(image, &alteration.resource)?;
+        check_keys(alteration.configs.iter().map(|(key, _)| key))?;
+        let mut after = Overrides::new();
+        for (key, value) in alteration.configs {
+            let value = value.ok_or_else(|| null_value(&key))?;
+            after.insert(key, value);
+        }
+        records.extend(target.change(image, settings, after)?);
+        Ok(())
+    };
+    let rows = distinct(resources, |alteration| alteration.resource.clone())
+        .into_iter()
+        .map(|(resource, alteration)| (resource, alteration.ok_or_else(duplicate).and_then(&mut one)))
+        .collect();
+    (records, rows)
+}
+
+pub(super) fn increment(
+    image: &Image,
+    settings: &Settings,
+    resources: Vec<IncrementalAlteration>,
+) -> (Vec<Record>, Rows) {
+    let mut records = Vec::new();
+    let mut one = |alteration: IncrementalAlteration| {
+        let target = Target::find(image, &alteration.resource)?;
+        check_keys(alteration.operations.iter().map(|(key, _)| key))?;
+        let mut after = target.before.clone();
+        for (key, operation) in alteration.operations {
+            let operation = operation.ok_or_else(|| null_value(&key))?;
+            check_limits(&key, "").map_err(|error| target.refuse(error))?;
+            let current = target.before.get(&key).map(String::as_str);
+            match operation.result(target.scope, &key, current).map_err(|error| target.refuse(error))? {
+                Some(value) => after.insert(key, value),
+                None => after.remove(&key),
+            };
+        }
+        records.extend(target.change(image, settings, after)?);
+        Ok(())
+    };
+    let rows = distinct(resources, |alteration| alteration.resource.clone())
+        .into_iter()
+        .map(|(resource, alteration)| (resource, alteration.ok_or_else(duplicate).and_then(&mut one)))
+        .collect();
+    (records, rows)
+}
+
+/// Checks what would be set on a topic, and leaves out the names of older tools that are taken without effect.
+pub(super) fn check_topic(image: &Image, settings: &Settings, after: &mut Overrides) -> Result<(), Refusal> {
+    after.retain(|key, _| !is_swallowed(Scope::Topic, key));
+    let invalid = Refusal::InvalidTopicConfig;
+    for (key, value) in after.iter() {
+        Scope::Topic.validate(key, value).map_err(invalid)?;
+    }
+    check_together(TopicConfig::defaults(&deciding_layers(image, settings)), after).map_err(invalid)
+}
+
+/// The layers a decision for the whole cluster is taken by: no single broker's dynamic configs.
+pub(super) fn deciding_layers<'a>(image: &'a Image, settings: &'a Settings) -> Layers<'a> {
+    Layers { broker: &NONE, cluster: image.cluster_configs(), settings }
+}
+
+/// A resource that exists, with what is set on it.
+struct Target<'a> {
+    resource: ConfigResource,
+    scope: Scope,
+    before: &'a Overrides,
+}
+
+impl<'a> Target<'a> {
+    fn find(image: &'a Image, resource: &AlteredConfigs) -> Result<Target<'a>, Refusal> {
+        match resource {
+            AlteredConfigs::Topic(name) => {
+                let topic = image.topic_named(name).ok_or_else(|| Refusal::UnknownTopic(name.clone()))?;
+                let resource = ConfigResource::Topic(topic.id);
+                Ok(Target { resource, scope: Scope::Topic, before: &topic.overrides })
+            }
+            AlteredConfigs::Broker(Some(id)) => {
+                if image.broker(*id).is_none() {
+                    return Err(unknown_broker(*id));
+                }
+                let resource = ConfigResource::Broker(*id);
+                Ok(Target { resource, scope: Scope::Broker, before: image.broker_configs(*id) })
+            }
+            AlteredConfigs::Broker(None) => {
+                let resource = ConfigResource::DefaultBroker;
+                Ok(Target { resource, scope: Scope::Broker, before: image.cluster_configs() })
+            }
+        }
+    }
+
+    /// The records that turn what is set into `after`.
+    fn change(&self, image: &Image, settings: &Settings, mut after: Overrides) -> Result<Vec<Record>, Refusal> {
+        let keys: BTreeSet<&String> = self.before.keys().chain(after.keys()).collect();
+        let changed: BTreeSet<String> =
+            keys.into_iter().filter(|&key| self.before.get(key) != after.get(key)).cloned().collect();
+        match self.scope {
+            Scope::Topic => check_topic(image, settings, &mut after)?,
+            Scope::Broker => self.check_broker(&changed, &after)?,
+        }
+        let record = |key: String| match after.get(&key) {
+            Some(value) => Some(Record::ConfigSet { resource: self.resource, value: value.clone(), key }),
+            // Swallowed names are neither before nor after.
+            None => self.before.contains_key(&key).then_some(Record::ConfigRemoved { resource: self.resource, key }),
+        };
+        Ok(changed.into_iter().filter_map(record).collect())
+    }
+
+    fn check_broker(&self, changed: &BTreeSet<String>, after: &Overrides) -> Result<(), Refusal> {
+        let fixed =
+            |key: &&String| Scope::Broker.find(key).is_some_and(|definition| definition.change == Change::ReadOnly);
+        let fixed: Vec<&str> = changed.iter().filter(fixed).map(String::as_str).collect();
+        if !fixed.is_empty() {
+            return Err(self.refuse(ConfigError::NotDynamic { keys: fixed.join(", ") }));
+        }
+        for key in changed {
+            if let Some(value) = after.get(key) {
+                Scope::Broker.validate(key, value).map_err(|error| self.refuse(error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, error: ConfigError) -> Refusal {
+        match self.scope {
+            Scope::Topic => Refusal::InvalidTopicConfig(error),
+            Scope::Broker => Refusal::InvalidBrokerConfig(error),
+        }
+    }
+}
+
+fn check_keys<'a>(keys: impl Iterator<Item = &'a String>) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for key in keys {
+        if !seen.insert(key) {
+            return Err(Refusal::InvalidRequest(format!("The config {key} is named twice for one resource.")));
+        }
+    }
+    Ok(())
+}
+
+fn unknown_broker(id: BrokerId) -> Refusal {
+    Refusal::InvalidRequest(format!("Broker {id} is not registered."))
+}
+
+fn null_value(key: &str) -> Refusal {
+    Refusal::InvalidRequest(format!("Null value not supported for {key}."))
+}
+
+fn duplicate() -> Refusal {
+    Refusal::InvalidRequest("Each resource must appear at most once.".to_owned())
+}

@@ -1,0 +1,322 @@
+//! Decisions about topics: create, delete, grow. Each row of a request stands or falls by itself.
+//!
+//! What is not here: who may ask, and automatic creation, which is a CreateTopics of the broker's own.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ottla_types::{BrokerId, LeaderEpoch, PartitionIndex, Timestamp, TopicId};
+
+use super::{CreatedTopic, NewPartitions, NewTopic, TopicRef, TopicRow, brokers::draw_id, configs, distinct};
+use crate::{
+    ConfigResource, Image, Record, Refusal,
+    config::{BrokerConfig, Overrides, Settings},
+    name::{METADATA_TOPIC, collide},
+    validate_topic_name,
+};
+
+/// The most partitions one request may make, as in Kafka: each costs files and memory for as long as it lives.
+const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
+
+type Placement = Vec<Arc<[BrokerId]>>;
+
+pub(super) fn create(
+    image: &Image,
+    settings: &Settings,
+    now: Timestamp,
+    entropy: &mut dyn FnMut() -> [u8; 16],
+    topics: Vec<NewTopic>,
+) -> (Vec<Record>, Vec<TopicRow<CreatedTopic>>) {
+    let mut created = Creation {
+        image,
+        settings,
+        now,
+        defaults: broker_config(image, settings),
+        budget: MAX_PARTITIONS_PER_REQUEST,
+        names: Vec::new(),
+        records: Vec::new(),
+    };
+    let rows = distinct(topics, |topic| topic.name.clone())
+        .into_iter()
+        .map(|(name, topic)| {
+            let result = topic.ok_or_else(duplicate).and_then(|topic| created.topic(entropy, topic));
+            (name, result)
+        })
+        .collect();
+    (created.records, rows)
+}
+
+/// One CreateTopics request under way: rows see the names and the partitions of the rows before them.
+struct Creation<'a> {
+    image: &'a Image,
+    settings: &'a Settings,
+    now: Timestamp,
+    defaults: BrokerConfig,
+    budget: usize,
+    names: Vec<Arc<str>>,
+    records: Vec<Record>,
+}
+
+impl Creation<'_> {
+    fn topic(&mut self, entropy: &mut dyn FnMut() -> [u8; 16], topic: NewTopic) -> Result<CreatedTopic, Refusal> {
+        self.check_name(&topic.name)?;
+        let overrides = self.check_configs(&topic.configs)?;
+        let placement = if topic.assignments.is_empty() { self.place(entropy, &topic)? } else { self.by_hand(&topic)? };
+        self.budget -= placement.len();
+
+        let id = draw_id(entropy);
+        let name: Arc<str> = topic.name.into();
+        let replication_factor = placement.first().map_or(0, |replicas| replicas.len());
+        self.records.push(Record::TopicCreated { id, name: name.clone(), created: self.now });
+        self.records.extend(partition_records(id, 0, &placement));
+        self.records.extend(overrides.iter().map(|(key, value)| Record::ConfigSet {
+            resource: ConfigResource::Topic(id),
+            key: key.clone(),
+            value: value.clone(),
+        }));
+        self.names.push(name);
+        Ok(CreatedTopic {
+            id,
+            partitions: i32::try_from(placement.len()).unwrap_or(i32::MAX),
+            replication_factor: i16::try_from(replication_factor).unwrap_or(i16::MAX),
+            overrides,
+        })
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), Refusal> {
+        validate_topic_name(name).map_err(Refusal::InvalidTopic)?;
+        if name == METADATA_TOPIC {
+            return Err(Refusal::InvalidRequest(format!("Creation of internal topic {METADATA_TOPIC} is prohibited.")));
+        }
+        if self.image.topic_named(name).is_some() {
+            return Err(Refusal::TopicExists(name.to_owned()));
+        }
+        if name.contains(['.', '_']) {
+            let existing = self.image.topics().map(|topic| &topic.name).chain(&self.names);
+            if let Some(other) = existing.into_iter().find(|other| collide(name, other)) {
+                return Err(Refusal::InvalidTopic(format!(
+                    "Topic '{name}' collides with existing topic '{other}': they differ only in '.' and '_'"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_configs(&self, given: &[(String, Option<String>)]) -> Result<Overrides, Refusal> {
+        let mut overrides = Overrides::new();
+        for (key, value) in given {
+            let value = value.as_ref().ok_or_else(|| null_value(key))?;
+            overrides.insert(key.clone(), value.clone());
+        }
+        configs::check_topic(self.image, self.settings, &mut overrides)?;
+        Ok(overrides)
+    }
+
+    fn place(&self, entropy: &mut dyn FnMut() -> [u8; 16], topic: &NewTopic) -> Result<Placement, Refusal> {
+        let partitions = match topic.partitions {
+            -1 => self.defaults.num_partitions,
+            count => count,
+        };
+        let factor = match topic.replication_factor {
+            -1 => self.defaults.default_replication_factor,
+            factor => factor,
+        };
+        let partitions = usize::try_from(partitions).ok().filter(|&count| count > 0).ok_or_else(|| {
+            Refusal::InvalidPartitions(format!("{partitions} is not a number of partitions; 1 or more is"))
+        })?;
+        self.check_budget(partitions)?;
+        place(self.image, entropy, 0, partitions, factor)
+    }
+
+    fn by_hand(&self, topic: &NewTopic) -> Result<Placement, Refusal> {
+        if topic.partitions != -1 || topic.replication_factor != -1 {
+            return Err(Refusal::InvalidRequest(
+                "With replicas assigned by hand, the number of partitions and the replication factor must be -1."
+                    .to_owned(),
+            ));
+        }
+        self.check_budget(topic.assignments.len())?;
+        let by_index: BTreeMap<PartitionIndex, &Vec<BrokerId>> =
+            topic.assignments.iter().map(|(index, replicas)| (*index, replicas)).collect();
+        let consecutive = by_index.len() == topic.assignments.len()
+            && (0..).zip(by_index.keys()).all(|(expected, index)| index.0 == expected);
+        if !consecutive {
+            return Err(Refusal::InvalidAssignment(
+                "Partitions must be assigned once each, from 0 on and without a gap.".to_owned(),
+            ));
+        }
+        check_assignments(self.image, by_index.into_values(), None)
+    }
+
+    fn check_budget(&self, partitions: usize) -> Result<(), Refusal> {
+        if partitions > self.budget { Err(too_many()) } else { Ok(()) }
+    }
+}
+
+/// A topic that was only validated has no id.
+pub(super) fn hide_ids(validate_only: bool, mut rows: Vec<TopicRow<CreatedTopic>>) -> Vec<TopicRow<CreatedTopic>> {
+    for created in rows.iter_mut().filter_map(|(_, result)| result.as_mut().ok()).filter(|_| validate_only) {
+        created.id = TopicId::ZERO;
+    }
+    rows
+}
+
+type DeletedRow = (TopicRef, Result<(Arc<str>, TopicId), Refusal>);
+
+pub(super) fn delete(image: &Image, settings: &Settings, topics: Vec<TopicRef>) -> (Vec<Record>, Vec<DeletedRow>) {
+    let allowed = broker_config(image, settings).delete_topic;
+    let mut records = Vec::new();
+    let rows = distinct(topics, TopicRef::clone)
+        .into_iter()
+        .map(|(topic, once)| {
+            let found = match &topic {
+                _ if !allowed => Err(Refusal::DeletionDisabled),
+                _ if once.is_none() => Err(duplicate()),
+                TopicRef::Name(name) => image.topic_named(name).ok_or_else(|| Refusal::UnknownTopic(name.clone())),
+                TopicRef::Id(id) => image.topic(*id).ok_or(Refusal::UnknownTopicId(*id)),
+            };
+            let result = found.map(|found| {
+                // The same topic once by name and once by id: deleted once, answered twice.
+                let record = Record::TopicDeleted { id: found.id };
+                if !records.contains(&record) {
+                    records.push(record);
+                }
+                (found.name.clone(), found.id)
+            });
+            (topic, result)
+        })
+        .collect();
+    (records, rows)
+}
+
+pub(super) fn grow(
+    image: &Image,
+    entropy: &mut dyn FnMut() -> [u8; 16],
+    topics: Vec<NewPartitions>,
+) -> (Vec<Record>, Vec<TopicRow<()>>) {
+    let mut records = Vec::new();
+    let mut budget = MAX_PARTITIONS_PER_REQUEST;
+    let mut one = |wanted: NewPartitions| {
+        let topic = image.topic_named(&wanted.name).ok_or_else(|| Refusal::UnknownTopic(wanted.name.clone()))?;
+        let current = topic.partitions.len();
+        let more = usize::try_from(wanted.count).unwrap_or(0).checked_sub(current).filter(|&more| more > 0);
+        let more = more.ok_or_else(|| {
+            Refusal::InvalidPartitions(format!(
+                "The topic {} currently has {current} partition(s); {} would not be an increase.",
+                wanted.name, wanted.count
+            ))
+        })?;
+        if more > budget {
+            return Err(too_many());
+        }
+        let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+        let placement = match wanted.assignments {
+            None => place(image, entropy, current, more, i16::try_from(factor).unwrap_or(i16::MAX))?,
+            Some(assignments) if assignments.len() != more => {
+                let given = assignments.len();
+                return Err(Refusal::InvalidAssignment(format!(
+                    "Attempted to add {more} partition(s), but {given} assignment(s) were given."
+                )));
+            }
+            Some(assignments) => check_assignments(image, assignments.iter(), Some(factor))?,
+        };
+        budget -= more;
+        records.extend(partition_records(topic.id, current, &placement));
+        Ok(())
+    };
+    let rows = distinct(topics, |topic| topic.name.clone())
+        .into_iter()
+        .map(|(name, wanted)| (name, wanted.ok_or_else(duplicate).and_then(&mut one)))
+        .collect();
+    (records, rows)
+}
+
+/// Replicas for `count` partitions from number `first` on: leaders take turns, and so do the followers behind them.
+fn place(
+    image: &Image,
+    entropy: &mut dyn FnMut() -> [u8; 16],
+    first: usize,
+    count: usize,
+    factor: i16,
+) -> Result<Placement, Refusal> {
+    let brokers: Vec<BrokerId> = image.brokers().map(|broker| broker.id).collect();
+    let factor = usize::try_from(factor).ok().filter(|&factor| factor > 0).ok_or_else(|| {
+        Refusal::InvalidReplicationFactor(format!("{factor} is not a replication factor; 1 or more is"))
+    })?;
+    if factor > brokers.len() {
+        return Err(Refusal::InvalidReplicationFactor(format!(
+            "Unable to replicate the partition {factor} time(s): only {} broker(s) are registered.",
+            brokers.len()
+        )));
+    }
+    // Topics begin at different brokers, or the first would lead partition 0 of all.
+    let [start, ..] = entropy();
+    let replicas = |partition: usize| {
+        let turn = (first + partition) % brokers.len() + usize::from(start) % brokers.len();
+        brokers.iter().copied().cycle().skip(turn).take(factor).collect()
+    };
+    Ok((0..count).map(replicas).collect())
+}
+
+/// Assignments by hand: brokers that exist, none twice, as many for each partition (and as many as `factor` says).
+fn check_assignments<'a>(
+    image: &Image,
+    assignments: impl Iterator<Item = &'a Vec<BrokerId>>,
+    mut factor: Option<usize>,
+) -> Result<Placement, Refusal> {
+    let refuse = |why: String| Err(Refusal::InvalidAssignment(why));
+    let mut placement = Placement::new();
+    for replicas in assignments {
+        let factor = *factor.get_or_insert(replicas.len());
+        if replicas.is_empty() {
+            return refuse("A partition must be assigned to at least one broker.".to_owned());
+        }
+        if replicas.len() != factor {
+            let given = replicas.len();
+            return refuse(format!("A partition is assigned to {given} broker(s) where {factor} are expected."));
+        }
+        for (index, broker) in replicas.iter().enumerate() {
+            if image.broker(*broker).is_none() {
+                return refuse(format!("Broker {broker} is assigned a partition and is not registered."));
+            }
+            if replicas.iter().take(index).any(|before| before == broker) {
+                return refuse(format!("Broker {broker} is assigned the same partition twice."));
+            }
+        }
+        placement.push(replicas.as_slice().into());
+    }
+    Ok(placement)
+}
+
+fn partition_records(topic: TopicId, first: usize, placement: &[Arc<[BrokerId]>]) -> impl Iterator<Item = Record> {
+    let first = i32::try_from(first).unwrap_or(i32::MAX);
+    (first..).zip(placement).filter_map(move |(index, replicas)| {
+        Some(Record::PartitionCreated {
+            topic,
+            index: PartitionIndex(index),
+            replicas: replicas.clone(),
+            isr: replicas.clone(),
+            leader: *replicas.first()?,
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: 0,
+        })
+    })
+}
+
+/// The broker-level configs that decide for the whole cluster: this broker's static ones, and what is set for all.
+fn broker_config(image: &Image, settings: &Settings) -> BrokerConfig {
+    BrokerConfig::resolve(&configs::deciding_layers(image, settings))
+}
+
+fn duplicate() -> Refusal {
+    Refusal::InvalidRequest("Duplicate topic name.".to_owned())
+}
+
+fn too_many() -> Refusal {
+    Refusal::TooMuch(format!(
+        "Excessively large number of partitions per request: at most {MAX_PARTITIONS_PER_REQUEST} are allowed."
+    ))
+}
+
+fn null_value(key: &str) -> Refusal {
+    Refusal::InvalidRequest(format!("Null value not supported for {key}."))
+}

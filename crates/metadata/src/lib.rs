@@ -1,0 +1,37 @@
+//! What the cluster agrees on: topics, brokers, configs, feature levels and producer ids.
+//!
+//! A machine whose state is a replayed log: [`decide`] turns a [`Command`] into [`Record`]s and a [`Reply`] without
+//! changing anything; [`Image::apply`] is the only mutator and cannot fail. A reply is owed to the client only when its
+//! records are committed. What is not here: files, sockets, clocks and randomness (the node stores the records, passes
+//! `now` and draws the bits), and what a partition does with its config (`ottla-log`, `ottla-replica`).
+//!
+//! Where to go next: `record.rs` for what is written down, `image.rs` for what it adds up to, `decide.rs` for who may
+//! change what, `config.rs` for every setting as data. The bytes are in `docs/formats/metadata-record.md`.
+
+#![forbid(unsafe_code)]
+
+mod wire;
+
+mod record;
+
+mod image;
+
+mod name;
+
+mod refusal;
+
+mod decide;
+
+mod feature;
+
+pub mod config;
+
+pub use decide::{
+    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, CreatedTopic, IncrementalAlteration, NewPartitions,
+    NewTopic, Reply, TopicRef, TopicRow, decide,
+};
+pub use feature::{Feature, METADATA_VERSION, SUPPORTED_FEATURES};
+pub use image::{Broker, Image, Partition, Topic};
+pub use name::{MAX_TOPIC_NAME, is_internal_topic, validate_topic_name};
+pub use record::{ConfigResource, DecodeError, Listener, Record};
+pub use refusal::Refusal;
