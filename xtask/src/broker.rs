@@ -1,0 +1,163 @@
+//! A broker as a process: started, watched, killed. The release binary of this repository, or Apache Kafka.
+//!
+//! Nothing about what a broker should do is here; the proofs know that.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::wire::Connection;
+
+/// How long a broker may take to answer, or to go.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a condition is looked at that nothing announces.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Where the broker under test comes from, the same for all proofs.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Subject {
+    /// The broker: `PATH serve --data DIR --listen HOST:PORT -o KEY=VALUE ...`
+    #[arg(long, value_name = "PATH", default_value = "target/release/ottla")]
+    binary: PathBuf,
+    /// Run Apache Kafka from compat/kafka instead, as a control
+    #[arg(long, conflicts_with = "binary")]
+    kafka: bool,
+}
+
+impl Subject {
+    /// Refuses early, and in words, what could not be started.
+    pub(crate) fn check(&self) -> Result<()> {
+        let program = self.program();
+        if !program.exists() {
+            bail!("no broker at {}: build it (cargo build --release) or name it with --binary", program.display());
+        }
+        Ok(())
+    }
+
+    /// The file that is run.
+    pub(crate) fn program(&self) -> PathBuf {
+        if self.kafka { PathBuf::from("compat/kafka/start") } else { self.binary.clone() }
+    }
+
+    /// Whether settings of Ottla's own may be used.
+    pub(crate) fn is_kafka(&self) -> bool {
+        self.kafka
+    }
+
+    fn command(&self, data: &Path, address: SocketAddr, options: &[String]) -> Command {
+        let mut command = Command::new(self.program());
+        if self.kafka {
+            command.arg(data).arg(address.to_string());
+        } else {
+            command.arg("serve").arg("--data").arg(data).arg("--listen").arg(address.to_string());
+            for option in options {
+                command.arg("-o").arg(option);
+            }
+        }
+        command
+    }
+
+    /// Starts the broker without waiting for it. What it prints is appended to `log`.
+    pub(crate) fn spawn(&self, data: &Path, address: SocketAddr, options: &[String], log: &Path) -> Result<Broker> {
+        let log = File::options().create(true).append(true).open(log)?;
+        let mut command = self.command(data, address, options);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("{} does not start", self.program().display()))?;
+        Ok(Broker { child, address })
+    }
+
+    /// Starts the broker and waits until it answers.
+    pub(crate) fn start(&self, data: &Path, address: SocketAddr, options: &[String], log: &Path) -> Result<Broker> {
+        let mut broker = self.spawn(data, address, options, log)?;
+        broker.wait_ready().with_context(|| format!("see {}", log.display()))?;
+        Ok(broker)
+    }
+}
+
+/// A running broker; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Broker {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let answers = until(PATIENCE, || {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the broker ended: {status}");
+            }
+            let connection = Connection::open(self.address, Duration::from_secs(2));
+            Ok(connection.is_ok_and(|mut connection| connection.api_versions().is_ok()))
+        })?;
+        if !answers {
+            bail!("the broker does not answer at {} within {PATIENCE:?}", self.address);
+        }
+        Ok(())
+    }
+
+    /// Whether the process is gone by itself.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// `kill -9`, and waits until nothing of the process is left.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// `SIGTERM`, and waits for the orderly end.
+    pub(crate) fn terminate(mut self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        if !until(PATIENCE, || self.has_ended())? {
+            bail!("the broker is still there {PATIENCE:?} after SIGTERM");
+        }
+        Ok(())
+    }
+
+    /// Resident memory in bytes, from `/proc`.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in /proc")?;
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // It may be gone already; there is nobody to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback address nobody listens on at this moment.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Looks at a condition until it holds or `patience` is over; says whether it held.
+pub(crate) fn until(patience: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if holds()? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
