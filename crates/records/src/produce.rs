@@ -9,7 +9,7 @@ use ottla_types::Timestamp;
 
 use crate::{
     BatchError, BatchHeader, Compression, Decompress, HEADER_SIZE, TimestampType, compression, crc_matches,
-    record::RawRecord,
+    record::RawRecord, varint::Malformed,
 };
 
 /// A refusal names no more records than this, so that a large batch does not make a larger answer.
@@ -232,13 +232,13 @@ fn inspect_records(
     let mut errors = Vec::new();
     let mut bad_time = false;
     for batch_index in 0..header.record_count {
-        let malformed = |message| ProduceRefusal::InvalidRecord {
-            message: BatchError::Record { index: batch_index, reason: message }.to_string(),
-            records: vec![RecordError { batch_index, message }],
+        let malformed = |fault: Malformed| ProduceRefusal::InvalidRecord {
+            message: BatchError::Record { index: batch_index, reason: fault.text() }.to_string(),
+            records: vec![RecordError { batch_index, message: fault.text() }],
         };
         let record = RawRecord::take(&mut records).map_err(malformed)?;
         if record.offset_delta != batch_index {
-            return Err(malformed("its offset delta is not its position"));
+            return Err(malformed(Malformed::OffsetNotPosition));
         }
         let timestamp = record.timestamp(header).map_err(malformed)?;
         max_timestamp = max_timestamp.max(timestamp);

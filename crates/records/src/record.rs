@@ -72,7 +72,7 @@ pub fn first_at_or_after(
     let records = records(header, batch, limits)?;
     let mut input = &records.rest[..];
     for index in 0..header.record_count {
-        let malformed = |reason| BatchError::Record { index, reason };
+        let malformed = |reason: Malformed| BatchError::Record { index, reason: reason.text() };
         let (offset, timestamp) =
             RawRecord::take(&mut input).and_then(|record| record.place(header)).map_err(malformed)?;
         if timestamp >= target {
@@ -123,10 +123,10 @@ impl Iterator for RecordIter {
                 self.index += 1;
                 Some(Ok(record))
             }
-            Err(reason) => {
+            Err(malformed) => {
                 self.rest.clear();
                 self.index = self.header.record_count;
-                Some(Err(BatchError::Record { index, reason }))
+                Some(Err(BatchError::Record { index, reason: malformed.text() }))
             }
         }
     }
@@ -146,24 +146,24 @@ impl<'a> RawRecord<'a> {
     /// Takes one record off the front of `input`.
     #[inline]
     pub(crate) fn take(input: &mut &'a [u8]) -> Result<RawRecord<'a>, Malformed> {
-        let size = usize::try_from(take_i32(input)?).map_err(|_| "its length is negative")?;
+        let size = usize::try_from(take_i32(input)?).map_err(|_| Malformed::NegativeSize)?;
         let mut fields = take(input, size)?;
         let _attributes = take_byte(&mut fields)?;
         let timestamp_delta = take_i64(&mut fields)?;
         let offset_delta = take_i32(&mut fields)?;
         let key = take_nullable(&mut fields)?;
         let value = take_nullable(&mut fields)?;
-        let header_count = usize::try_from(take_i32(&mut fields)?).map_err(|_| "its header count is negative")?;
+        let header_count = usize::try_from(take_i32(&mut fields)?).map_err(|_| Malformed::NegativeHeaderCount)?;
         let headers = fields;
         // The smallest header has two bytes.
         if header_count > headers.len() / 2 {
-            return Err("its header count is larger than the bytes that are left");
+            return Err(Malformed::HeaderCountTooLarge);
         }
         for _ in 0..header_count {
             take_header(&mut fields)?;
         }
         if !fields.is_empty() {
-            return Err("its length is larger than its fields");
+            return Err(Malformed::SizeTooLarge);
         }
         Ok(RawRecord { timestamp_delta, offset_delta, key, value, header_count, headers })
     }
@@ -171,10 +171,10 @@ impl<'a> RawRecord<'a> {
     /// Offset and timestamp, from the deltas.
     fn place(&self, header: &BatchHeader) -> Result<(Offset, Timestamp), Malformed> {
         if !(0..=header.last_offset_delta).contains(&self.offset_delta) {
-            return Err("its offset is outside the range of the batch");
+            return Err(Malformed::OffsetOutOfRange);
         }
         let offset = header.base_offset.checked_add(i64::from(self.offset_delta));
-        let offset = offset.ok_or("its offset is outside the range of the batch")?;
+        let offset = offset.ok_or(Malformed::OffsetOutOfRange)?;
         Ok((offset, self.timestamp(header)?))
     }
 
@@ -185,14 +185,14 @@ impl<'a> RawRecord<'a> {
             TimestampType::LogAppendTime => Ok(header.max_timestamp),
             TimestampType::CreateTime => {
                 let sum = header.base_timestamp.0.checked_add(self.timestamp_delta);
-                sum.map(Timestamp).ok_or("its timestamp overflows")
+                sum.map(Timestamp).ok_or(Malformed::TimestampOverflows)
             }
         }
     }
 }
 
 fn take_header<'a>(input: &mut &'a [u8]) -> Result<(&'a [u8], Option<&'a [u8]>), Malformed> {
-    let key = take_nullable(input)?.ok_or("a header key is null")?;
+    let key = take_nullable(input)?.ok_or(Malformed::NullHeaderKey)?;
     Ok((key, take_nullable(input)?))
 }
 
@@ -201,6 +201,6 @@ fn take_header<'a>(input: &mut &'a [u8]) -> Result<(&'a [u8], Option<&'a [u8]>),
 fn take_nullable<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
     match take_i32(input)? {
         -1 => Ok(None),
-        size => take(input, usize::try_from(size).map_err(|_| "a length is negative")?).map(Some),
+        size => take(input, usize::try_from(size).map_err(|_| Malformed::NegativeLength)?).map(Some),
     }
 }

@@ -3,15 +3,51 @@
 //! Reading refuses what overflows or never ends (at most 5 bytes for 32 bits, 10 for 64); like Kafka it takes padded
 //! forms such as `80 00` within that length. Next: `record.rs`.
 
-/// What is wrong with a record, in a few words.
-pub(crate) type Malformed = &'static str;
+/// What is wrong with a record: one byte, so that the results of the strict pass fit into registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Malformed {
+    EndsEarly,
+    LengthTooLarge,
+    Overflows32,
+    Overflows64,
+    VarintTooLong,
+    NegativeSize,
+    NegativeHeaderCount,
+    HeaderCountTooLarge,
+    SizeTooLarge,
+    OffsetOutOfRange,
+    TimestampOverflows,
+    NullHeaderKey,
+    NegativeLength,
+    OffsetNotPosition,
+}
 
-const ENDS_EARLY: Malformed = "it ends early";
+impl Malformed {
+    /// The same for people.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Malformed::EndsEarly => "it ends early",
+            Malformed::LengthTooLarge => "a length is larger than the bytes that are left",
+            Malformed::Overflows32 => "a varint overflows 32 bits",
+            Malformed::Overflows64 => "a varint overflows 64 bits",
+            Malformed::VarintTooLong => "a varint is too long",
+            Malformed::NegativeSize => "its length is negative",
+            Malformed::NegativeHeaderCount => "its header count is negative",
+            Malformed::HeaderCountTooLarge => "its header count is larger than the bytes that are left",
+            Malformed::SizeTooLarge => "its length is larger than its fields",
+            Malformed::OffsetOutOfRange => "its offset is outside the range of the batch",
+            Malformed::TimestampOverflows => "its timestamp overflows",
+            Malformed::NullHeaderKey => "a header key is null",
+            Malformed::NegativeLength => "a length is negative",
+            Malformed::OffsetNotPosition => "its offset delta is not its position",
+        }
+    }
+}
 
 /// Takes one byte off the front.
 #[inline]
 pub(crate) fn take_byte(input: &mut &[u8]) -> Result<u8, Malformed> {
-    let (&first, rest) = input.split_first().ok_or(ENDS_EARLY)?;
+    let (&first, rest) = input.split_first().ok_or(Malformed::EndsEarly)?;
     *input = rest;
     Ok(first)
 }
@@ -19,7 +55,7 @@ pub(crate) fn take_byte(input: &mut &[u8]) -> Result<u8, Malformed> {
 /// Takes `count` bytes off the front.
 #[inline]
 pub(crate) fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8], Malformed> {
-    let (taken, rest) = input.split_at_checked(count).ok_or("a length is larger than the bytes that are left")?;
+    let (taken, rest) = input.split_at_checked(count).ok_or(Malformed::LengthTooLarge)?;
     *input = rest;
     Ok(taken)
 }
@@ -27,12 +63,21 @@ pub(crate) fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8], M
 /// Reads a zigzag varint of 32 bits.
 #[inline]
 pub(crate) fn take_i32(input: &mut &[u8]) -> Result<i32, Malformed> {
-    let first = take_byte(input)?;
-    if first < 0x80 {
-        return Ok(unzigzag_32(u32::from(first)));
+    // One and two bytes are nearly all there is in practice.
+    match **input {
+        [first, ref rest @ ..] if first < 0x80 => {
+            *input = rest;
+            return Ok(unzigzag_32(u32::from(first)));
+        }
+        [first, second, ref rest @ ..] if second < 0x80 => {
+            *input = rest;
+            return Ok(unzigzag_32(u32::from(first & 0x7f) | u32::from(second) << 7));
+        }
+        _ => {}
     }
+    let first = take_byte(input)?;
     let raw = take_tail(input, first, 4)?;
-    u32::try_from(raw).map(unzigzag_32).map_err(|_| "a varint overflows 32 bits")
+    u32::try_from(raw).map(unzigzag_32).map_err(|_| Malformed::Overflows32)
 }
 
 /// Reads a zigzag varint of 64 bits.
@@ -51,16 +96,17 @@ fn take_tail(input: &mut &[u8], first: u8, more: u32) -> Result<u64, Malformed> 
         let bits = u64::from(byte & 0x7f);
         let shift = 7 * group;
         if shift == 63 && bits > 1 {
-            return Err("a varint overflows 64 bits");
+            return Err(Malformed::Overflows64);
         }
         value |= bits << shift;
         if byte < 0x80 {
             return Ok(value);
         }
     }
-    Err("a varint is too long")
+    Err(Malformed::VarintTooLong)
 }
 
+#[inline]
 fn unzigzag_32(raw: u32) -> i32 {
     (raw >> 1).cast_signed() ^ -(raw & 1).cast_signed()
 }
