@@ -145,8 +145,8 @@ pub struct IncrementalAlteration {
     pub operations: Vec<(String, Option<Operation>)>,
 }
 
-/// The answer to a row that names a topic.
-pub type TopicRow<T> = (String, Result<T, Refusal>);
+/// One answer for each distinct thing a command names, in the order of first mention.
+pub type Rows<K, T> = Vec<(K, Result<T, Refusal>)>;
 
 /// What to answer once the records are committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,13 +158,13 @@ pub enum Reply {
     /// The ids from the first on, as many as were asked for.
     ProducerIds(ProducerId),
     /// A row for each distinct name.
-    TopicsCreated(Vec<TopicRow<CreatedTopic>>),
-    /// A row for each distinct topic asked for: its name and id as far as they exist.
-    TopicsDeleted(Vec<(TopicRef, Result<(Arc<str>, TopicId), Refusal>)>),
+    TopicsCreated(Rows<String, CreatedTopic>),
+    /// A row for each distinct name or id.
+    TopicsDeleted(Rows<TopicRef, DeletedTopic>),
     /// A row for each distinct name.
-    PartitionsCreated(Vec<TopicRow<()>>),
+    PartitionsCreated(Rows<String, ()>),
     /// A row for each distinct resource.
-    ConfigsAltered(Vec<(AlteredConfigs, Result<(), Refusal>)>),
+    ConfigsAltered(Rows<AlteredConfigs, ()>),
 }
 
 /// A topic as CreateTopics v5+ reports it.
@@ -178,6 +178,15 @@ pub struct CreatedTopic {
     pub replication_factor: i16,
     /// The configs set on it; [`crate::config::Layers::topic_entries`] makes the full list.
     pub overrides: Overrides,
+}
+
+/// A topic that is gone, by both its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedTopic {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its id.
+    pub id: TopicId,
 }
 
 /// Decides on one command.

@@ -27,8 +27,8 @@ mod feature;
 pub mod config;
 
 pub use decide::{
-    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, CreatedTopic, IncrementalAlteration, NewPartitions,
-    NewTopic, Reply, TopicRef, TopicRow, decide,
+    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, CreatedTopic, DeletedTopic, IncrementalAlteration,
+    NewPartitions, NewTopic, Reply, Rows, TopicRef, decide,
 };
 pub use feature::{Feature, METADATA_VERSION, SUPPORTED_FEATURES};
 pub use image::{Broker, Image, Partition, Topic};

@@ -220,7 +220,9 @@ pub(super) const CONFIGS: &[Definition] = &[
     int("log.cleaner.threads", "1", "Threads that compact logs.").at_least(0).stored().dynamic(),
     CLEANUP_POLICY.named("log.cleanup.policy"),
     text("log.dir", "ottla-data", "The data directory, where log.dirs is not set."),
-    list("log.dirs", "", "The data directory. Ottla has one; several disks are the volume manager's work.").unset(),
+    list("log.dirs", "", "The data directory. Ottla has one; several disks are the volume manager's work.")
+        .unset()
+        .valid(Valid::AtMostOne),
     FLUSH_MESSAGES.named("log.flush.interval.messages"),
     FLUSH_MS_CONFIG.named("log.flush.interval.ms").unset(),
     long(

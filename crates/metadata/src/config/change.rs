@@ -2,7 +2,7 @@
 //!
 //! What is not here: which resource is changed and what is written down (`decide/configs.rs`).
 
-use super::{ConfigError, Kind, Overrides, Scope, TopicConfig};
+use super::{ConfigError, Kind, Scope, TopicConfig};
 
 /// Longest name of a config, in bytes; Kafka's own are under 70.
 const MAX_KEY: usize = 1024;
@@ -74,9 +74,8 @@ impl Operation {
     }
 }
 
-/// Rules between configs of one topic, checked on what will hold after the change.
-pub(crate) fn check_together(base: TopicConfig, overrides: &Overrides) -> Result<(), ConfigError> {
-    let config = base.with_overrides(overrides);
+/// Rules between configs, checked on what will hold after the change.
+pub(crate) fn check_together(config: TopicConfig) -> Result<(), ConfigError> {
     if config.min_compaction_lag_ms > config.max_compaction_lag_ms {
         return Err(ConfigError::Conflict {
             key: "min.compaction.lag.ms",

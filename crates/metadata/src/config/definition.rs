@@ -94,8 +94,6 @@ pub struct Definition {
     pub need: Need,
     /// When it may change.
     pub change: Change,
-    /// Whether its value is a secret that is never reported.
-    pub sensitive: bool,
     /// Values that are refused until what they need exists.
     pub lacking: Option<Lacking>,
     /// What it does, in one or two sentences.
@@ -226,7 +224,6 @@ const fn new(name: &'static str, kind: Kind, default: Option<&'static str>, doc:
         synonyms: &[],
         need: Need::Enforced,
         change: Change::ReadOnly,
-        sensitive: false,
         lacking: None,
         documentation: doc,
     }

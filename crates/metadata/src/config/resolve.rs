@@ -103,7 +103,7 @@ impl Layers<'_> {
     /// Every topic config, set or not, for a topic with these overrides.
     pub fn topic_entries(&self, overrides: &Overrides) -> Vec<Entry> {
         let entry = |definition: &Definition| {
-            let mut synonyms: Vec<EntrySynonym> = self.synonyms(definition.synonyms, definition.sensitive).collect();
+            let mut synonyms: Vec<EntrySynonym> = self.synonyms(definition.synonyms).collect();
             let own = overrides.get(definition.name);
             if let Some(value) = own {
                 synonyms.insert(
@@ -128,7 +128,7 @@ impl Layers<'_> {
         let known = Scope::Broker.definitions().iter().map(|definition| {
             let own = [same(definition.name)];
             let names = if definition.synonyms.len() > 1 { definition.synonyms } else { &own };
-            let synonyms = self.synonyms(names, definition.sensitive).collect();
+            let synonyms = self.synonyms(names).collect();
             Entry {
                 value: self.named(definition.name).map(|(value, _)| value.to_owned()),
                 ..described(definition, synonyms, definition.change == Change::ReadOnly)
@@ -150,10 +150,10 @@ impl Layers<'_> {
         let entry = |(key, value): (&String, &String)| match Scope::Broker.find(key) {
             None => unknown(key, Source::DynamicDefaultBroker),
             Some(definition) => {
-                let shown = (!definition.sensitive).then(|| value.clone());
                 let source = Source::DynamicDefaultBroker;
-                let synonym = EntrySynonym { name: key.clone(), value: shown.clone(), source };
-                Entry { value: shown, ..described(definition, vec![synonym], definition.change == Change::ReadOnly) }
+                let synonym = EntrySynonym { name: key.clone(), value: Some(value.clone()), source };
+                let read_only = definition.change == Change::ReadOnly;
+                Entry { value: Some(value.clone()), ..described(definition, vec![synonym], read_only) }
             }
         };
         self.cluster.iter().map(entry).collect()
@@ -186,16 +186,16 @@ impl Layers<'_> {
         set.chain(defaults)
     }
 
-    fn synonyms<'b>(&'b self, names: &'b [Synonym], sensitive: bool) -> impl Iterator<Item = EntrySynonym> {
-        self.found(names).map(move |(synonym, value, source)| EntrySynonym {
+    fn synonyms<'b>(&'b self, names: &'b [Synonym]) -> impl Iterator<Item = EntrySynonym> {
+        self.found(names).map(|(synonym, value, source)| EntrySynonym {
             name: synonym.name.to_owned(),
-            value: (!sensitive).then(|| value.to_owned()),
+            value: Some(value.to_owned()),
             source,
         })
     }
 }
 
-/// An entry without its value; a secret's stays away.
+/// An entry without its value.
 fn described(definition: &Definition, synonyms: Vec<EntrySynonym>, read_only: bool) -> Entry {
     Entry {
         name: definition.name.to_owned(),
@@ -203,7 +203,7 @@ fn described(definition: &Definition, synonyms: Vec<EntrySynonym>, read_only: bo
         source: synonyms.first().map_or(Source::Default, |first| first.source),
         kind: Some(definition.kind),
         read_only,
-        sensitive: definition.sensitive,
+        sensitive: false,
         synonyms,
         documentation: definition.documentation,
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ConfigError, Overrides, Scope};
+use super::{ConfigError, Layers, Overrides, Scope, TopicConfig, check_together};
 
 /// Static broker configs, each checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Settings {
     /// `server.properties` is full of them; a misspelt `ottla.` name is an error.
     ///
     /// # Errors
-    /// The first value that is wrong or not supported yet, or `ottla.` name that does not exist.
+    /// The first value that is wrong or not supported yet, `ottla.` name that does not exist, or contradiction.
     pub fn check(pairs: impl IntoIterator<Item = (String, String)>) -> Result<(Settings, Vec<Warning>), ConfigError> {
         let mut values = BTreeMap::new();
         let mut warnings = Vec::new();
@@ -43,7 +43,10 @@ impl Settings {
                 warnings.push(Warning { key });
             }
         }
-        Ok((Settings { values }, warnings))
+        let settings = Settings { values };
+        let none = Overrides::new();
+        check_together(TopicConfig::defaults(&Layers { broker: &none, cluster: &none, settings: &settings }))?;
+        Ok((settings, warnings))
     }
 
     /// The value a person set, or `None` where a default holds.

@@ -21,6 +21,8 @@ pub enum Valid {
     OneOf(&'static [&'static str]),
     /// A list of these words, none twice; it may be empty.
     SomeOf(&'static [&'static str]),
+    /// A list of at most one entry.
+    AtMostOne,
     /// `*`, or a list of `partition:broker`.
     ThrottledReplicas,
     /// A list of `NAME://host:port`, all in plain text.
@@ -74,6 +76,7 @@ impl Valid {
             Valid::SomeOf(words) => {
                 entries.iter().enumerate().all(|(i, entry)| words.contains(entry) && !entries[..i].contains(entry))
             }
+            Valid::AtMostOne => entries.len() == 1,
             Valid::ThrottledReplicas => value == "*" || entries.iter().all(|entry| is_throttled_replica(entry)),
             Valid::Endpoints => entries.iter().all(|entry| is_plaintext_endpoint(entry)),
             Valid::ProtocolMap => split_list(value).all(|entry| {
@@ -97,6 +100,7 @@ impl Valid {
             Valid::Percent => "a decimal number above 0 and at most 100, or -1 for no limit".to_owned(),
             Valid::OneOf(words) => format!("one of {}", words.join(", ")),
             Valid::SomeOf(words) => format!("a list of {}, none twice, or empty", words.join(", ")),
+            Valid::AtMostOne => "a single entry, without a comma".to_owned(),
             Valid::ThrottledReplicas => "* or a list of partition:broker, such as 0:1,1:2".to_owned(),
             Valid::Endpoints => {
                 "a list of NAME://host:port such as PLAINTEXT://localhost:9092; TLS and SASL are not served yet"

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use ottla_types::BrokerId;
 
-use super::{AlteredConfigs, ConfigAlteration, IncrementalAlteration, distinct};
+use super::{AlteredConfigs, ConfigAlteration, IncrementalAlteration, Rows, distinct};
 use crate::{
     ConfigResource, Image, Record, Refusal,
     config::{
@@ -16,11 +16,13 @@ use crate::{
     },
 };
 
-type Rows = Vec<(AlteredConfigs, Result<(), Refusal>)>;
-
 static NONE: Overrides = Overrides::new();
 
-pub(super) fn replace(image: &Image, settings: &Settings, resources: Vec<ConfigAlteration>) -> (Vec<Record>, Rows) {
+pub(super) fn replace(
+    image: &Image,
+    settings: &Settings,
+    resources: Vec<ConfigAlteration>,
+) -> (Vec<Record>, Rows<AlteredConfigs, ()>) {
     let mut records = Vec::new();
     let mut one = |alteration: ConfigAlteration| {
         let target = Target::find(image, &alteration.resource)?;
@@ -44,7 +46,7 @@ pub(super) fn increment(
     image: &Image,
     settings: &Settings,
     resources: Vec<IncrementalAlteration>,
-) -> (Vec<Record>, Rows) {
+) -> (Vec<Record>, Rows<AlteredConfigs, ()>) {
     let mut records = Vec::new();
     let mut one = |alteration: IncrementalAlteration| {
         let target = Target::find(image, &alteration.resource)?;
@@ -76,7 +78,7 @@ pub(super) fn check_topic(image: &Image, settings: &Settings, after: &mut Overri
     for (key, value) in after.iter() {
         Scope::Topic.validate(key, value).map_err(invalid)?;
     }
-    check_together(TopicConfig::defaults(&deciding_layers(image, settings)), after).map_err(invalid)
+    check_together(TopicConfig::defaults(&deciding_layers(image, settings)).with_overrides(after)).map_err(invalid)
 }
 
 /// The layers a decision for the whole cluster is taken by: no single broker's dynamic configs.
@@ -120,7 +122,7 @@ impl<'a> Target<'a> {
             keys.into_iter().filter(|&key| self.before.get(key) != after.get(key)).cloned().collect();
         match self.scope {
             Scope::Topic => check_topic(image, settings, &mut after)?,
-            Scope::Broker => self.check_broker(&changed, &after)?,
+            Scope::Broker => self.check_broker(image, settings, &changed, &after)?,
         }
         let record = |key: String| match after.get(&key) {
             Some(value) => Some(Record::ConfigSet { resource: self.resource, value: value.clone(), key }),
@@ -130,7 +132,13 @@ impl<'a> Target<'a> {
         Ok(changed.into_iter().filter_map(record).collect())
     }
 
-    fn check_broker(&self, changed: &BTreeSet<String>, after: &Overrides) -> Result<(), Refusal> {
+    fn check_broker(
+        &self,
+        image: &Image,
+        settings: &Settings,
+        changed: &BTreeSet<String>,
+        after: &Overrides,
+    ) -> Result<(), Refusal> {
         let fixed =
             |key: &&String| Scope::Broker.find(key).is_some_and(|definition| definition.change == Change::ReadOnly);
         let fixed: Vec<&str> = changed.iter().filter(fixed).map(String::as_str).collect();
@@ -142,7 +150,11 @@ impl<'a> Target<'a> {
                 Scope::Broker.validate(key, value).map_err(|error| self.refuse(error))?;
             }
         }
-        Ok(())
+        let layers = match self.resource {
+            ConfigResource::Broker(_) => Layers { broker: after, cluster: image.cluster_configs(), settings },
+            _ => Layers { broker: &NONE, cluster: after, settings },
+        };
+        check_together(TopicConfig::defaults(&layers)).map_err(|error| self.refuse(error))
     }
 
     fn refuse(&self, error: ConfigError) -> Refusal {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ottla_types::{BrokerId, LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 
-use super::{CreatedTopic, NewPartitions, NewTopic, TopicRef, TopicRow, brokers::draw_id, configs, distinct};
+use super::{CreatedTopic, DeletedTopic, NewPartitions, NewTopic, Rows, TopicRef, brokers::draw_id, configs, distinct};
 use crate::{
     ConfigResource, Image, Record, Refusal,
     config::{BrokerConfig, Overrides, Settings},
@@ -25,7 +25,7 @@ pub(super) fn create(
     now: Timestamp,
     entropy: &mut dyn FnMut() -> [u8; 16],
     topics: Vec<NewTopic>,
-) -> (Vec<Record>, Vec<TopicRow<CreatedTopic>>) {
+) -> (Vec<Record>, Rows<String, CreatedTopic>) {
     let mut created = Creation {
         image,
         settings,
@@ -153,16 +153,18 @@ impl Creation<'_> {
 }
 
 /// A topic that was only validated has no id.
-pub(super) fn hide_ids(validate_only: bool, mut rows: Vec<TopicRow<CreatedTopic>>) -> Vec<TopicRow<CreatedTopic>> {
+pub(super) fn hide_ids(validate_only: bool, mut rows: Rows<String, CreatedTopic>) -> Rows<String, CreatedTopic> {
     for created in rows.iter_mut().filter_map(|(_, result)| result.as_mut().ok()).filter(|_| validate_only) {
         created.id = TopicId::ZERO;
     }
     rows
 }
 
-type DeletedRow = (TopicRef, Result<(Arc<str>, TopicId), Refusal>);
-
-pub(super) fn delete(image: &Image, settings: &Settings, topics: Vec<TopicRef>) -> (Vec<Record>, Vec<DeletedRow>) {
+pub(super) fn delete(
+    image: &Image,
+    settings: &Settings,
+    topics: Vec<TopicRef>,
+) -> (Vec<Record>, Rows<TopicRef, DeletedTopic>) {
     let allowed = broker_config(image, settings).delete_topic;
     let mut records = Vec::new();
     let rows = distinct(topics, TopicRef::clone)
@@ -180,7 +182,7 @@ pub(super) fn delete(image: &Image, settings: &Settings, topics: Vec<TopicRef>) 
                 if !records.contains(&record) {
                     records.push(record);
                 }
-                (found.name.clone(), found.id)
+                DeletedTopic { name: found.name.clone(), id: found.id }
             });
             (topic, result)
         })
@@ -192,7 +194,7 @@ pub(super) fn grow(
     image: &Image,
     entropy: &mut dyn FnMut() -> [u8; 16],
     topics: Vec<NewPartitions>,
-) -> (Vec<Record>, Vec<TopicRow<()>>) {
+) -> (Vec<Record>, Rows<String, ()>) {
     let mut records = Vec::new();
     let mut budget = MAX_PARTITIONS_PER_REQUEST;
     let mut one = |wanted: NewPartitions| {
