@@ -67,7 +67,7 @@ impl Subject {
         let mut command = self.command(data, address, options);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("{} does not start", self.program().display()))?;
-        Ok(Broker { child, address })
+        Ok(Broker { process: Process(child), address })
     }
 
     /// Starts the broker and waits until it answers.
@@ -78,21 +78,33 @@ impl Subject {
     }
 }
 
+/// A process that does not outlive us: killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process(pub(crate) Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone already; there is nobody to tell.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running broker; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    child: Child,
+    process: Process,
     address: SocketAddr,
 }
 
 impl Broker {
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
     fn wait_ready(&mut self) -> Result<()> {
         let answers = until(PATIENCE, || {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.process.0.try_wait()? {
                 bail!("the broker ended: {status}");
             }
             let connection = Connection::open(self.address, Duration::from_secs(2));
@@ -106,19 +118,19 @@ impl Broker {
 
     /// Whether the process is gone by itself.
     pub(crate) fn has_ended(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_some())
+        Ok(self.process.0.try_wait()?.is_some())
     }
 
     /// `kill -9`, and waits until nothing of the process is left.
     pub(crate) fn kill(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
+        self.process.0.kill()?;
+        self.process.0.wait()?;
         Ok(())
     }
 
     /// `SIGTERM`, and waits for the orderly end.
     pub(crate) fn terminate(mut self) -> Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(&self.process.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         if !until(PATIENCE, || self.has_ended())? {
             bail!("the broker is still there {PATIENCE:?} after SIGTERM");
@@ -132,14 +144,6 @@ impl Broker {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in /proc")?;
         let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kilobytes * 1024)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // It may be gone already; there is nobody to tell.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

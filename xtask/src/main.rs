@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 mod broker;
 mod history;
+mod kill;
 mod power;
 mod powerfs;
 mod powermount;
@@ -24,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Cut the power under a broker again and again, and look for acknowledged records that are gone
     PowerLoss(power::Arguments),
+    /// Kill a broker again and again under producers of three client libraries, and read everything back
+    Kill(kill::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -39,5 +42,6 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::PowerLoss(arguments) => power::run(&arguments),
+        Command::Kill(arguments) => kill::run(&arguments),
     }
 }
