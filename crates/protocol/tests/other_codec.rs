@@ -21,10 +21,10 @@ struct Other {
 }
 
 fn recode<M: Decodable + Encodable>(mut bytes: Bytes, version: i16) -> Bytes {
-    let message = M::decode(&mut bytes, version).unwrap_or_else(|error| panic!("v{version}: {error:#}"));
+    let message = M::decode(&mut bytes, version).unwrap_or_else(|error| unreachable!("v{version}: {error:#}"));
     assert!(bytes.is_empty(), "v{version}: {} bytes left", bytes.len());
     let mut out = BytesMut::new();
-    message.encode(&mut out, version).unwrap_or_else(|error| panic!("v{version}: {error:#}"));
+    message.encode(&mut out, version).unwrap_or_else(|error| unreachable!("v{version}: {error:#}"));
     out.freeze()
 }
 
