@@ -85,6 +85,12 @@ pub enum ConfigError {
         /// The names, separated by commas.
         keys: String,
     },
+    /// No value where one must be.
+    #[error("Null value not supported for topic configs: {key}")]
+    NullValue {
+        /// The name of the config.
+        key: String,
+    },
     /// APPEND or SUBTRACT on something that is not a list.
     #[error("Can't {operation} to key {key} because its type is not LIST.")]
     NotAList {

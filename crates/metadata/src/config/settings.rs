@@ -45,7 +45,7 @@ impl Settings {
         }
         let settings = Settings { values };
         let none = Overrides::new();
-        check_together(TopicConfig::defaults(&Layers { broker: &none, cluster: &none, settings: &settings }))?;
+        check_together(TopicConfig::resolve(&Layers { broker: &none, cluster: &none, settings: &settings }))?;
         Ok((settings, warnings))
     }
 

@@ -153,44 +153,48 @@ pub struct BrokerConfig {
     pub transaction_max_timeout_ms: i32,
 }
 
-impl TopicConfig {
-    /// Kafka's defaults, before any layer is looked at.
-    const DEFAULT: TopicConfig = TopicConfig {
-        cleanup_policy: CleanupPolicy { delete: true, compact: false },
-        compression_type: CompressionType::Producer,
-        compression_gzip_level: -1,
-        compression_lz4_level: 9,
-        compression_zstd_level: 3,
-        delete_retention_ms: 86_400_000,
-        file_delete_delay_ms: 60_000,
-        flush_messages: i64::MAX,
-        flush_ms: i64::MAX,
-        index_interval_bytes: 4096,
-        max_compaction_lag_ms: i64::MAX,
-        max_message_bytes: 1_048_588,
-        message_timestamp_after_max_ms: 3_600_000,
-        message_timestamp_before_max_ms: i64::MAX,
-        message_timestamp_type: TimestampType::CreateTime,
-        min_cleanable_dirty_ratio: 0.5,
-        min_compaction_lag_ms: 0,
-        min_insync_replicas: 1,
-        durability: Durability::Fsync,
-        retention_disk_percent: None,
-        retention_topic_bytes: None,
-        preallocate: false,
-        retention_bytes: None,
-        retention_ms: Some(604_800_000),
-        segment_bytes: 1_073_741_824,
-        segment_index_bytes: 10_485_760,
-        segment_jitter_ms: 0,
-        segment_ms: 604_800_000,
-        unclean_leader_election: false,
-    };
+impl Default for TopicConfig {
+    /// The defaults of the table: a topic that overrides nothing on a broker where nothing is set.
+    fn default() -> TopicConfig {
+        TopicConfig {
+            cleanup_policy: CleanupPolicy { delete: true, compact: false },
+            compression_type: CompressionType::Producer,
+            compression_gzip_level: -1,
+            compression_lz4_level: 9,
+            compression_zstd_level: 3,
+            delete_retention_ms: 86_400_000,
+            file_delete_delay_ms: 60_000,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
+            index_interval_bytes: 4096,
+            max_compaction_lag_ms: i64::MAX,
+            max_message_bytes: 1_048_588,
+            message_timestamp_after_max_ms: 3_600_000,
+            message_timestamp_before_max_ms: i64::MAX,
+            message_timestamp_type: TimestampType::CreateTime,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            min_insync_replicas: 1,
+            durability: Durability::Fsync,
+            retention_disk_percent: None,
+            retention_topic_bytes: None,
+            preallocate: false,
+            retention_bytes: None,
+            retention_ms: Some(604_800_000),
+            segment_bytes: 1_073_741_824,
+            segment_index_bytes: 10_485_760,
+            segment_jitter_ms: 0,
+            segment_ms: 604_800_000,
+            unclean_leader_election: false,
+        }
+    }
+}
 
+impl TopicConfig {
     /// What holds for a topic that overrides nothing. Resolve once per change of a layer, then add each topic's own
     /// with [`TopicConfig::with_overrides`].
-    pub fn defaults(layers: &Layers<'_>) -> TopicConfig {
-        let mut config = TopicConfig::DEFAULT;
+    pub fn resolve(layers: &Layers<'_>) -> TopicConfig {
+        let mut config = TopicConfig::default();
         for definition in Scope::Topic.definitions() {
             if let Some(value) = layers.topic_default(definition) {
                 config.set(definition.name, &value);
@@ -260,23 +264,23 @@ impl BrokerConfig {
     pub fn resolve(layers: &Layers<'_>) -> BrokerConfig {
         let get = |key: &str| accepted(layers, key);
         BrokerConfig {
-            auto_create_topics: get("auto.create.topics.enable").and_then(parse_bool).unwrap_or(true),
-            connections_max_idle_ms: number(get("connections.max.idle.ms"), 600_000_i64).try_into().ok(),
-            default_replication_factor: number(get("default.replication.factor"), 1),
-            delete_topic: get("delete.topic.enable").and_then(parse_bool).unwrap_or(true),
-            fetch_max_bytes: number(get("fetch.max.bytes"), 57_671_680),
-            log_retention_check_interval_ms: number(get("log.retention.check.interval.ms"), 300_000),
-            max_connection_creation_rate: number(get("max.connection.creation.rate"), i32::MAX as u32),
-            max_connections: number(get("max.connections"), i32::MAX as u32),
-            max_connections_per_ip: number(get("max.connections.per.ip"), i32::MAX as u32),
-            max_fetch_sessions: number(get("max.incremental.fetch.session.cache.slots"), 1000),
-            max_request_partitions: number(get("max.request.partition.size.limit"), 2000),
-            num_partitions: number(get("num.partitions"), 1),
-            disk_reserve_bytes: number(get("ottla.disk.reserve.bytes"), 16_777_216),
-            memory_bytes: number(get("ottla.memory.bytes"), 268_435_456),
-            producer_id_expiration_ms: number(get("producer.id.expiration.ms"), 86_400_000),
-            socket_request_max_bytes: number(get("socket.request.max.bytes"), 104_857_600),
-            transaction_max_timeout_ms: number(get("transaction.max.timeout.ms"), 900_000),
+            auto_create_topics: get("auto.create.topics.enable").and_then(parse_bool).unwrap_or_default(),
+            connections_max_idle_ms: unless_negative(number(get("connections.max.idle.ms"))),
+            default_replication_factor: number(get("default.replication.factor")),
+            delete_topic: get("delete.topic.enable").and_then(parse_bool).unwrap_or_default(),
+            fetch_max_bytes: number(get("fetch.max.bytes")),
+            log_retention_check_interval_ms: number(get("log.retention.check.interval.ms")),
+            max_connection_creation_rate: number(get("max.connection.creation.rate")),
+            max_connections: number(get("max.connections")),
+            max_connections_per_ip: number(get("max.connections.per.ip")),
+            max_fetch_sessions: number(get("max.incremental.fetch.session.cache.slots")),
+            max_request_partitions: number(get("max.request.partition.size.limit")),
+            num_partitions: number(get("num.partitions")),
+            disk_reserve_bytes: number(get("ottla.disk.reserve.bytes")),
+            memory_bytes: number(get("ottla.memory.bytes")),
+            producer_id_expiration_ms: number(get("producer.id.expiration.ms")),
+            socket_request_max_bytes: number(get("socket.request.max.bytes")),
+            transaction_max_timeout_ms: number(get("transaction.max.timeout.ms")),
         }
     }
 }
@@ -321,8 +325,9 @@ fn accepted<'a>(layers: &'a Layers<'_>, key: &str) -> Option<&'a str> {
     layers.broker_value(key).filter(|value| definition.check(value).is_ok()).or(definition.default)
 }
 
-fn number<T: FromStr>(value: Option<&str>, default: T) -> T {
-    value.and_then(parsed).unwrap_or(default)
+/// A value that its definition accepted, or its default: both parse.
+fn number<T: FromStr + Default>(value: Option<&str>) -> T {
+    value.and_then(parsed).unwrap_or_default()
 }
 
 fn parsed<T: FromStr>(value: &str) -> Option<T> {

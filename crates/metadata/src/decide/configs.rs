@@ -78,7 +78,7 @@ pub(super) fn check_topic(image: &Image, settings: &Settings, after: &mut Overri
     for (key, value) in after.iter() {
         Scope::Topic.validate(key, value).map_err(invalid)?;
     }
-    check_together(TopicConfig::defaults(&deciding_layers(image, settings)).with_overrides(after)).map_err(invalid)
+    check_together(TopicConfig::resolve(&deciding_layers(image, settings)).with_overrides(after)).map_err(invalid)
 }
 
 /// The layers a decision for the whole cluster is taken by: no single broker's dynamic configs.
@@ -154,7 +154,7 @@ impl<'a> Target<'a> {
             ConfigResource::Broker(_) => Layers { broker: after, cluster: image.cluster_configs(), settings },
             _ => Layers { broker: &NONE, cluster: after, settings },
         };
-        check_together(TopicConfig::defaults(&layers)).map_err(|error| self.refuse(error))
+        check_together(TopicConfig::resolve(&layers)).map_err(|error| self.refuse(error))
     }
 
     fn refuse(&self, error: ConfigError) -> Refusal {

@@ -2,14 +2,17 @@
 //!
 //! What is not here: who may ask, and automatic creation, which is a CreateTopics of the broker's own.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ottla_types::{BrokerId, LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 
 use super::{CreatedTopic, DeletedTopic, NewPartitions, NewTopic, Rows, TopicRef, brokers::draw_id, configs, distinct};
 use crate::{
     ConfigResource, Image, Record, Refusal,
-    config::{BrokerConfig, Overrides, Settings},
+    config::{BrokerConfig, ConfigError, Overrides, Settings},
     name::{METADATA_TOPIC, collide},
     validate_topic_name,
 };
@@ -104,7 +107,9 @@ impl Creation<'_> {
     fn check_configs(&self, given: &[(String, Option<String>)]) -> Result<Overrides, Refusal> {
         let mut overrides = Overrides::new();
         for (key, value) in given {
-            let value = value.as_ref().ok_or_else(|| null_value(key))?;
+            let value = value
+                .as_ref()
+                .ok_or_else(|| Refusal::InvalidTopicConfig(ConfigError::NullValue { key: key.clone() }))?;
             overrides.insert(key.clone(), value.clone());
         }
         configs::check_topic(self.image, self.settings, &mut overrides)?;
@@ -166,7 +171,7 @@ pub(super) fn delete(
     topics: Vec<TopicRef>,
 ) -> (Vec<Record>, Rows<TopicRef, DeletedTopic>) {
     let allowed = broker_config(image, settings).delete_topic;
-    let mut records = Vec::new();
+    let mut deleted = BTreeSet::new();
     let rows = distinct(topics, TopicRef::clone)
         .into_iter()
         .map(|(topic, once)| {
@@ -178,16 +183,13 @@ pub(super) fn delete(
             };
             let result = found.map(|found| {
                 // The same topic once by name and once by id: deleted once, answered twice.
-                let record = Record::TopicDeleted { id: found.id };
-                if !records.contains(&record) {
-                    records.push(record);
-                }
+                deleted.insert(found.id);
                 DeletedTopic { name: found.name.clone(), id: found.id }
             });
             (topic, result)
         })
         .collect();
-    (records, rows)
+    (deleted.into_iter().map(|id| Record::TopicDeleted { id }).collect(), rows)
 }
 
 pub(super) fn grow(
@@ -317,8 +319,4 @@ fn too_many() -> Refusal {
     Refusal::TooMuch(format!(
         "Excessively large number of partitions per request: at most {MAX_PARTITIONS_PER_REQUEST} are allowed."
     ))
-}
-
-fn null_value(key: &str) -> Refusal {
-    Refusal::InvalidRequest(format!("Null value not supported for {key}."))
 }
