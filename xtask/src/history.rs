@@ -51,6 +51,8 @@ struct PartitionHistory {
     /// How many records each producer has sent so far; their numbers are those below.
     sent: HashMap<u32, u64>,
     acknowledged: Vec<(Sent, i64)>,
+    /// What lay below this offset was deleted on request.
+    start: i64,
 }
 
 impl History {
@@ -60,9 +62,20 @@ impl History {
         *count = (*count).max(sent.number + 1);
     }
 
+    /// Whether a record was sent as far as this history knows.
+    pub(crate) fn has_sent(&self, partition: &Partition, sent: Sent) -> bool {
+        self.partitions.get(partition).is_some_and(|history| history.has_sent(sent))
+    }
+
     /// Remembers that a record was acknowledged at an offset.
     pub(crate) fn acknowledged(&mut self, partition: &Partition, sent: Sent, offset: i64) {
         self.of(partition).acknowledged.push((sent, offset));
+    }
+
+    /// Remembers that the records before an offset were deleted on request: nobody has to find them.
+    pub(crate) fn deleted_before(&mut self, partition: &Partition, offset: i64) {
+        let start = &mut self.of(partition).start;
+        *start = offset.max(*start);
     }
 
     /// How many records were acknowledged.
@@ -93,6 +106,10 @@ impl History {
 }
 
 impl PartitionHistory {
+    fn has_sent(&self, sent: Sent) -> bool {
+        self.sent.get(&sent.producer).is_some_and(|count| sent.number < *count)
+    }
+
     fn judge(&self, (topic, index): &Partition, read: &[(i64, bytes::Bytes)], verdict: &mut Verdict) {
         let place = |offset: i64| format!("{topic}-{index} at offset {offset}");
         let mut offset_of: HashMap<Sent, i64> = HashMap::with_capacity(read.len());
@@ -103,8 +120,7 @@ impl PartitionHistory {
                 verdict.report(Anomaly::Reordered, || format!("{}, read after offset {last_offset}", place(*offset)));
             }
             last_offset = *offset;
-            let sent =
-                Sent::parse(value).filter(|sent| self.sent.get(&sent.producer).is_some_and(|n| sent.number < *n));
+            let sent = Sent::parse(value).filter(|sent| self.has_sent(*sent));
             let Some(sent) = sent else {
                 verdict.report(Anomaly::Invented, || format!("{}: a value nobody sent", place(*offset)));
                 continue;
@@ -133,6 +149,7 @@ impl PartitionHistory {
                 verdict.report(Anomaly::OffsetReused, || format!("{}: {other:?} and {sent:?}", place(*offset)));
             }
             match offset_of.get(sent) {
+                None if *offset < self.start => verdict.deleted += 1,
                 None => verdict.report(Anomaly::Lost, || format!("{}: {sent:?}", place(*offset))),
                 Some(found) if found != offset => {
                     verdict.report(Anomaly::Misplaced, || format!("{}: {sent:?} is at {found}", place(*offset)));
@@ -167,6 +184,8 @@ pub(crate) struct Verdict {
     pub(crate) acknowledged: usize,
     /// Acknowledged records that are where they were acknowledged.
     pub(crate) found: usize,
+    /// Acknowledged records that were deleted on request since.
+    pub(crate) deleted: usize,
     /// Records read, acknowledged or not.
     pub(crate) read: usize,
     anomalies: BTreeMap<Anomaly, usize>,
@@ -247,6 +266,16 @@ mod tests {
         let (history, mut read) = good(3);
         read.remove(1);
         only(&judge(&history, &read), Anomaly::Lost);
+    }
+
+    #[test]
+    fn only_what_was_deleted_on_request_may_be_missing() {
+        let (mut history, read) = good(4);
+        history.deleted_before(&place(), 2);
+        let verdict = judge(&history, &read[2..]);
+        assert!(verdict.is_clean(), "{verdict:?}");
+        assert_eq!((verdict.found, verdict.deleted), (2, 2));
+        only(&judge(&history, &read[3..]), Anomaly::Lost);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! codec is the `kafka-protocol` crate, so nothing of Ottla's own code judges Ottla here. For a single broker only:
 //! it asks nobody for the leader. Real client libraries are run by `kill` and by `compat`.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +21,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
-    DeleteTopicsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+    DescribeLogDirsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
     RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
@@ -151,13 +152,6 @@ impl Connection {
         refused(one(self.call(&request, 7)?.topics)?.error_code)
     }
 
-    pub(crate) fn delete_topic(&mut self, name: &str) -> CallResult<()> {
-        let request = DeleteTopicsRequest::default()
-            .with_topic_names(vec![TopicName(text(name))])
-            .with_timeout_ms(BROKER_TIMEOUT_MS);
-        refused(one(self.call(&request, 5)?.responses)?.error_code)
-    }
-
     /// Raises the number of partitions to `count`.
     pub(crate) fn add_partitions(&mut self, topic: &str, count: i32) -> CallResult<()> {
         let topic =
@@ -221,6 +215,22 @@ impl Connection {
         let answer = one(one(self.call(&request, 6)?.topics)?.partitions)?;
         refused(answer.error_code)?;
         Ok(answer.offset)
+    }
+
+    /// What the broker says every topic takes on its disk, all partitions together, in bytes.
+    pub(crate) fn topic_sizes(&mut self) -> CallResult<HashMap<String, u64>> {
+        let response = self.call(&DescribeLogDirsRequest::default().with_topics(None), 4)?;
+        refused(response.error_code)?;
+        let mut sizes: HashMap<String, u64> = HashMap::new();
+        for directory in response.results {
+            refused(directory.error_code)?;
+            for topic in directory.topics {
+                let bytes =
+                    topic.partitions.iter().map(|it| u64::try_from(it.partition_size).unwrap_or(0)).sum::<u64>();
+                *sizes.entry(topic.name.as_str().to_owned()).or_default() += bytes;
+            }
+        }
+        Ok(sizes)
     }
 
     /// Advances the log start to `before`.
