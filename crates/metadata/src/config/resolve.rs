@@ -83,15 +83,14 @@ pub struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// The value set for the broker config `name`, or its default; `None` if it has neither, or no such config exists.
+    /// The value set for the broker config `name` in the strongest layer that sets it, or its default; `None` if it has
+    /// neither, or no such config exists. Synonyms are other names: they are not looked at.
     pub fn broker_value(&self, name: &str) -> Option<&str> {
-        self.named(name).map(|(value, _)| value)
+        let set = self.strongest_first().into_iter().find_map(|(layer, _)| taken(layer, name));
+        set.or_else(|| Scope::Broker.find(name)?.default)
     }
 
     /// The value of a topic config where the topic sets none, in the topic config's unit.
-    ///
-    /// A stored value that no longer parses (an older version took it) counts as not set: a decision taken once must
-    /// not keep a broker from starting.
     pub(super) fn topic_default(&self, definition: &Definition) -> Option<String> {
         let found = self.found(definition.synonyms).find_map(|(synonym, value, _)| {
             let value = convert(value, synonym.unit)?;
@@ -104,7 +103,7 @@ impl Layers<'_> {
     pub fn topic_entries(&self, overrides: &Overrides) -> Vec<Entry> {
         let entry = |definition: &Definition| {
             let mut synonyms: Vec<EntrySynonym> = self.synonyms(definition.synonyms).collect();
-            let own = overrides.get(definition.name);
+            let own = overrides.get(definition.name).filter(|value| definition.check(value).is_ok());
             if let Some(value) = own {
                 synonyms.insert(
                     0,
@@ -130,7 +129,7 @@ impl Layers<'_> {
             let names = if definition.synonyms.len() > 1 { definition.synonyms } else { &own };
             let synonyms = self.synonyms(names).collect();
             Entry {
-                value: self.named(definition.name).map(|(value, _)| value.to_owned()),
+                value: self.broker_value(definition.name).map(str::to_owned),
                 ..described(definition, synonyms, definition.change == Change::ReadOnly)
             }
         });
@@ -159,31 +158,23 @@ impl Layers<'_> {
         self.cluster.iter().map(entry).collect()
     }
 
-    /// What is set under this name alone, strongest layer first.
-    fn named(&self, name: &str) -> Option<(&str, Source)> {
-        let layers = [
-            (self.broker, Source::DynamicBroker),
-            (self.cluster, Source::DynamicDefaultBroker),
-            (self.settings.values(), Source::StaticBroker),
-        ];
-        let set = layers.into_iter().find_map(|(layer, source)| Some((layer.get(name)?.as_str(), source)));
-        set.or_else(|| Some((Scope::Broker.find(name)?.default?, Source::Default)))
-    }
-
     /// Every value under any of these names: layer by layer, in each the names in their order.
     fn found<'b>(&'b self, names: &'b [Synonym]) -> impl Iterator<Item = (&'b Synonym, &'b str, Source)> {
-        let layers = [
-            (self.broker, Source::DynamicBroker),
-            (self.cluster, Source::DynamicDefaultBroker),
-            (self.settings.values(), Source::StaticBroker),
-        ];
-        let set = layers.into_iter().flat_map(move |(layer, source)| {
-            names.iter().filter_map(move |synonym| Some((synonym, layer.get(synonym.name)?.as_str(), source)))
+        let set = self.strongest_first().into_iter().flat_map(move |(layer, source)| {
+            names.iter().filter_map(move |synonym| Some((synonym, taken(layer, synonym.name)?, source)))
         });
         let defaults = names
             .iter()
             .filter_map(|synonym| Some((synonym, Scope::Broker.find(synonym.name)?.default?, Source::Default)));
         set.chain(defaults)
+    }
+
+    fn strongest_first(&self) -> [(&Overrides, Source); 3] {
+        [
+            (self.broker, Source::DynamicBroker),
+            (self.cluster, Source::DynamicDefaultBroker),
+            (self.settings.values(), Source::StaticBroker),
+        ]
     }
 
     fn synonyms<'b>(&'b self, names: &'b [Synonym]) -> impl Iterator<Item = EntrySynonym> {
@@ -193,6 +184,13 @@ impl Layers<'_> {
             source,
         })
     }
+}
+
+/// The value of a known broker config in a layer. One that this version does not take (an older one did) counts as not
+/// set: a decision taken once must not keep a broker from starting.
+fn taken<'a>(layer: &'a Overrides, name: &str) -> Option<&'a str> {
+    let value = layer.get(name)?;
+    Scope::Broker.find(name)?.check(value).is_ok().then_some(value)
 }
 
 /// An entry without its value.

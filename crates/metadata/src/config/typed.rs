@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use super::{Definition, Layers, Overrides, Scope, split_list, valid::parse_bool};
+use super::{Layers, Overrides, Scope, split_list, valid::parse_bool};
 
 /// What is done with old records; neither means that everything is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -262,7 +262,7 @@ impl TopicConfig {
 impl BrokerConfig {
     /// What holds for the broker that sees these layers.
     pub fn resolve(layers: &Layers<'_>) -> BrokerConfig {
-        let get = |key: &str| accepted(layers, key);
+        let get = |key: &str| layers.broker_value(key);
         BrokerConfig {
             auto_create_topics: get("auto.create.topics.enable").and_then(parse_bool).unwrap_or_default(),
             connections_max_idle_ms: unless_negative(number(get("connections.max.idle.ms"))),
@@ -317,12 +317,6 @@ impl Durability {
             _ => return None,
         })
     }
-}
-
-/// The broker's value, if its definition takes it; its default otherwise.
-fn accepted<'a>(layers: &'a Layers<'_>, key: &str) -> Option<&'a str> {
-    let definition: &Definition = Scope::Broker.find(key)?;
-    layers.broker_value(key).filter(|value| definition.check(value).is_ok()).or(definition.default)
 }
 
 /// A value that its definition accepted, or its default: both parse.

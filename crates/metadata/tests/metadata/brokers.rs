@@ -69,6 +69,8 @@ fn producer_ids_are_given_once() {
 
     assert!(matches!(cluster.run(allocate(epoch, 0)), Err(Refusal::InvalidRequest(_))));
     assert_eq!(cluster.run(allocate(BrokerEpoch(epoch.0 - 1), 1)), Err(Refusal::StaleBrokerEpoch(BrokerId(1))));
+    cluster.image.apply(&Record::ProducerIdsAllocated { broker: BrokerId(1), next: ProducerId(7) });
+    assert_eq!(cluster.image.next_producer_id(), ProducerId(1001), "it never falls");
     cluster.image.apply(&Record::ProducerIdsAllocated { broker: BrokerId(1), next: ProducerId(i64::MAX - 1) });
     assert_eq!(cluster.run(allocate(epoch, 2)), Err(Refusal::ProducerIdsExhausted));
 }

@@ -1,10 +1,10 @@
 //! Setting configs: what is taken, what is refused and how it is said, and what holds afterwards.
 
 use ottla_metadata::{
-    AlteredConfigs, Command, ConfigAlteration, IncrementalAlteration, Refusal, Reply,
+    AlteredConfigs, Command, ConfigAlteration, ConfigResource, IncrementalAlteration, Record, Refusal, Reply,
     config::{
         BrokerConfig, CleanupPolicy, CompressionType, ConfigError, Durability, Layers, Need, Operation, Overrides,
-        Scope, Settings, TimestampType, TopicConfig,
+        Scope, Settings, Source, TimestampType, TopicConfig,
     },
 };
 use ottla_types::BrokerId;
@@ -391,10 +391,19 @@ fn a_stored_value_this_version_does_not_take_counts_as_not_set() {
     let mut cluster = with_topic();
     let id = cluster.topic("t").id;
     for (key, value) in [("segment.bytes", "14"), ("cleanup.policy", "compact"), ("retention.ms", "x")] {
-        let resource = ottla_metadata::ConfigResource::Topic(id);
+        let resource = ConfigResource::Topic(id);
         let (key, value) = (key.to_owned(), value.to_owned());
-        cluster.image.apply(&ottla_metadata::Record::ConfigSet { resource, key, value });
+        cluster.image.apply(&Record::ConfigSet { resource, key, value });
     }
+    for (key, value) in [("log.segment.bytes", "14"), ("log.retention.ms", "x"), ("max.connections", "many")] {
+        let resource = ConfigResource::DefaultBroker;
+        cluster.image.apply(&Record::ConfigSet { resource, key: key.to_owned(), value: value.to_owned() });
+    }
+    assert_eq!(cluster.topic_config("t"), TopicConfig::default());
     let layers = cluster.image.layers(BrokerId(1), &cluster.settings);
-    assert_eq!(cluster.topic_config("t"), TopicConfig::resolve(&layers));
+    assert_eq!(BrokerConfig::resolve(&layers).max_connections, i32::MAX as u32);
+    // And what is reported is what holds.
+    let entries = layers.topic_entries(&cluster.topic("t").overrides);
+    let size = entries.iter().find(|entry| entry.name == "segment.bytes").unwrap();
+    assert_eq!((size.value.as_deref(), size.source), (Some("1073741824"), Source::Default));
 }

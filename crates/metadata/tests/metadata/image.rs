@@ -1,7 +1,7 @@
 //! What records add up to, with and without a snapshot on the way.
 
 use ottla_metadata::{Command, Image, NewPartitions, Record, TopicRef};
-use ottla_types::{LeaderEpoch, Offset, PartitionIndex};
+use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use proptest::{collection::vec, prelude::*};
 
 use crate::cluster::{ALL_BROKERS, Cluster, on_topic, registration, set, topic};
@@ -85,6 +85,26 @@ fn m6_a_new_topic_of_an_old_name_shares_nothing_with_it() {
     let before = cluster.image.clone();
     cluster.image.apply(&Record::TopicDeleted { id: old });
     assert_eq!(cluster.image.topic(new), before.topic(new));
+}
+
+#[test]
+fn a_partition_says_who_is_in_sync_and_who_is_not() {
+    let mut cluster = Cluster::of(2);
+    let id = cluster.create_one(topic("t")).unwrap().id;
+    cluster.image.apply(&Record::PartitionCreated {
+        topic: id,
+        index: PartitionIndex(1),
+        replicas: [1, 2].map(BrokerId).into(),
+        isr: [2].map(BrokerId).into(),
+        leader: BrokerId(2),
+        leader_epoch: LeaderEpoch(5),
+        partition_epoch: 6,
+    });
+    for image in [&cluster.image, &restored(&cluster.image)] {
+        let partition = image.topic(id).unwrap().partition(PartitionIndex(1)).unwrap();
+        assert_eq!((&*partition.replicas, &*partition.isr), (&[BrokerId(1), BrokerId(2)][..], &[BrokerId(2)][..]));
+        assert_eq!((partition.leader_epoch, partition.partition_epoch), (LeaderEpoch(5), 6));
+    }
 }
 
 #[test]

@@ -203,6 +203,11 @@ fn growing_can_be_tried_first_and_a_name_comes_once() {
     let validate = Command::CreatePartitions { topics: vec![more("t")], validate_only: true };
     assert_eq!(cluster.run(validate), Ok(Reply::PartitionsCreated(vec![("t".to_owned(), Ok(()))])));
     assert_eq!(cluster.topic("t").partitions.len(), 1);
+    cluster.create(vec![topic("u"), topic("v")], false);
+    let large = |name: &str| NewPartitions { name: name.to_owned(), count: 6_000, assignments: None };
+    let both = Command::CreatePartitions { topics: vec![large("u"), large("v")], validate_only: true };
+    let Ok(Reply::PartitionsCreated(rows)) = cluster.run(both) else { panic!("answered with something else") };
+    assert!(matches!(rows[..], [(_, Ok(())), (_, Err(Refusal::TooMuch(_)))]), "the limit is on the request");
     let twice = Command::CreatePartitions { topics: vec![more("t"), more("t")], validate_only: false };
     let Ok(Reply::PartitionsCreated(rows)) = cluster.run(twice) else { panic!("answered with something else") };
     assert!(matches!(rows[..], [(_, Err(Refusal::InvalidRequest(_)))]));
