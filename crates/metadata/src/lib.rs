@@ -5,6 +5,18 @@
 //! records are committed. What is not here: files, sockets, clocks and randomness (the node stores the records, passes
 //! `now` and draws the bits), and what a partition does with its config (`ottla-log`, `ottla-replica`).
 //!
+//! ```
+//! use ottla_metadata::{Command, Image, Reply, config::Settings, decide};
+//! use ottla_types::Timestamp;
+//!
+//! let (mut image, settings) = (Image::default(), Settings::default());
+//! let (records, reply) = decide(&image, &settings, Timestamp(0), &mut || [7; 16], Command::Bootstrap)?;
+//! // Here the node stores record.encode() for each and waits until that is committed.
+//! records.iter().for_each(|record| image.apply(record));
+//! assert_eq!(reply, Reply::Bootstrapped(image.cluster_id().unwrap().clone()));
+//! # Ok::<(), ottla_metadata::Refusal>(())
+//! ```
+//!
 //! Where to go next: `record.rs` for what is written down, `image.rs` for what it adds up to, `decide.rs` for who may
 //! change what, `config.rs` for every setting as data. The bytes are in `docs/formats/metadata-record.md`.
 

@@ -71,14 +71,15 @@ pub(super) fn increment(
     (records, rows)
 }
 
-/// Checks what would be set on a topic, and leaves out the names of older tools that are taken without effect.
-pub(super) fn check_topic(image: &Image, settings: &Settings, after: &mut Overrides) -> Result<(), Refusal> {
+/// Checks what would be set on a topic over `base`, and leaves out the names of older tools that are taken without
+/// effect.
+pub(super) fn check_topic(base: TopicConfig, after: &mut Overrides) -> Result<(), Refusal> {
     after.retain(|key, _| !is_swallowed(Scope::Topic, key));
     let invalid = Refusal::InvalidTopicConfig;
     for (key, value) in after.iter() {
         Scope::Topic.validate(key, value).map_err(invalid)?;
     }
-    check_together(TopicConfig::resolve(&deciding_layers(image, settings)).with_overrides(after)).map_err(invalid)
+    check_together(base.with_overrides(after)).map_err(invalid)
 }
 
 /// The layers a decision for the whole cluster is taken by: no single broker's dynamic configs.
@@ -121,7 +122,7 @@ impl<'a> Target<'a> {
         let changed: BTreeSet<String> =
             keys.into_iter().filter(|&key| self.before.get(key) != after.get(key)).cloned().collect();
         match self.scope {
-            Scope::Topic => check_topic(image, settings, &mut after)?,
+            Scope::Topic => check_topic(TopicConfig::resolve(&deciding_layers(image, settings)), &mut after)?,
             Scope::Broker => self.check_broker(image, settings, &changed, &after)?,
         }
         let record = |key: String| match after.get(&key) {

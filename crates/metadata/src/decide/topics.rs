@@ -12,7 +12,7 @@ use ottla_types::{BrokerId, LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 use super::{CreatedTopic, DeletedTopic, NewPartitions, NewTopic, Rows, TopicRef, brokers::draw_id, configs, distinct};
 use crate::{
     ConfigResource, Image, Record, Refusal,
-    config::{BrokerConfig, ConfigError, Overrides, Settings},
+    config::{BrokerConfig, ConfigError, Overrides, Settings, TopicConfig},
     name::{METADATA_TOPIC, collide},
     validate_topic_name,
 };
@@ -31,9 +31,9 @@ pub(super) fn create(
 ) -> (Vec<Record>, Rows<String, CreatedTopic>) {
     let mut created = Creation {
         image,
-        settings,
         now,
         defaults: broker_config(image, settings),
+        base: TopicConfig::resolve(&configs::deciding_layers(image, settings)),
         budget: MAX_PARTITIONS_PER_REQUEST,
         names: Vec::new(),
         records: Vec::new(),
@@ -51,9 +51,9 @@ pub(super) fn create(
 /// One CreateTopics request under way: rows see the names and the partitions of the rows before them.
 struct Creation<'a> {
     image: &'a Image,
-    settings: &'a Settings,
     now: Timestamp,
     defaults: BrokerConfig,
+    base: TopicConfig,
     budget: usize,
     names: Vec<Arc<str>>,
     records: Vec<Record>,
@@ -94,8 +94,8 @@ impl Creation<'_> {
             return Err(Refusal::TopicExists(name.to_owned()));
         }
         if name.contains(['.', '_']) {
-            let existing = self.image.topics().map(|topic| &topic.name).chain(&self.names);
-            if let Some(other) = existing.into_iter().find(|other| collide(name, other)) {
+            let mut existing = self.image.topic_names().chain(&self.names);
+            if let Some(other) = existing.find(|other| collide(name, other)) {
                 return Err(Refusal::InvalidTopic(format!(
                     "Topic '{name}' collides with existing topic '{other}': they differ only in '.' and '_'"
                 )));
@@ -112,7 +112,7 @@ impl Creation<'_> {
                 .ok_or_else(|| Refusal::InvalidTopicConfig(ConfigError::NullValue { key: key.clone() }))?;
             overrides.insert(key.clone(), value.clone());
         }
-        configs::check_topic(self.image, self.settings, &mut overrides)?;
+        configs::check_topic(self.base, &mut overrides)?;
         Ok(overrides)
     }
 
