@@ -322,3 +322,25 @@ impl Producer {
         Ok(std::mem::take(&mut *self.seen.lock()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_a_producer_become_its_history() {
+        let mut seen = Seen::default();
+        for line in ["V some client 1.0", "S 2 0", "S 2 1", "A 2 0 17", "F 2 1 gave up"] {
+            assert_eq!(seen.line(line, "t", 100), Some(()), "{line}");
+        }
+        for line in ["", "nonsense", "A 2 0", "A 2 0 x", "S -1 0", "X 2 0"] {
+            assert_eq!(Seen::default().line(line, "t", 0), None, "{line}");
+        }
+        assert_eq!((seen.version.as_str(), seen.acknowledged), ("some client 1.0", 1));
+        assert_eq!(seen.failures, ["t: F 2 1 gave up"]);
+        let value = Sent { producer: 102, number: 0 }.value(50);
+        let read = HashMap::from([(("t".to_owned(), 2), vec![(17, value.into())])]);
+        let verdict = seen.history.judge(&read);
+        assert!(verdict.is_clean() && verdict.found == 1, "{verdict:?}");
+    }
+}

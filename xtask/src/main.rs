@@ -8,14 +8,21 @@ use std::process::ExitCode;
 
 mod broker;
 mod compat;
+#[cfg(target_os = "linux")]
 mod full;
 mod history;
 mod kill;
 mod measure;
+#[cfg(target_os = "linux")]
 mod power;
+#[cfg(target_os = "linux")]
 mod powerfs;
+#[cfg(target_os = "linux")]
 mod powermount;
+#[cfg(target_os = "linux")]
 mod retention;
+mod tidy;
+#[cfg(target_os = "linux")]
 mod tmpfs;
 mod wire;
 
@@ -31,15 +38,20 @@ enum Command {
     /// Run unmodified clients of every ecosystem against a broker, and print a table of client and check
     Compat(compat::Arguments),
     /// Cut the power under a broker again and again, and look for acknowledged records that are gone
+    #[cfg(target_os = "linux")]
     PowerLoss(power::Arguments),
     /// Kill a broker again and again under producers of three client libraries, and read everything back
     Kill(kill::Arguments),
     /// Fill a small disk under load: errors, reads, losses, and getting on when there is room again
+    #[cfg(target_os = "linux")]
     Full(full::Arguments),
     /// Watch the sizes of topics with a budget while partitions and topics are added under load
+    #[cfg(target_os = "linux")]
     Retention(retention::Arguments),
     /// Measure start-up, memory and the size of the binary
     Measure(measure::Arguments),
+    /// Check the rules of this house that a program can check
+    Tidy,
 }
 
 fn main() -> ExitCode {
@@ -55,10 +67,14 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Compat(arguments) => compat::run(&arguments),
+        #[cfg(target_os = "linux")]
         Command::PowerLoss(arguments) => power::run(&arguments),
         Command::Kill(arguments) => kill::run(&arguments),
+        #[cfg(target_os = "linux")]
         Command::Full(arguments) => full::run(&arguments),
+        #[cfg(target_os = "linux")]
         Command::Retention(arguments) => retention::run(&arguments),
         Command::Measure(arguments) => measure::run(&arguments),
+        Command::Tidy => tidy::run(),
     }
 }

@@ -3,9 +3,10 @@
 //! The broker keeps its data on a volume that forgets, or tears, what was not synced (`powerfs`). Under load from
 //! producers with `acks=all`, plain ones that send everything once and idempotent ones that repeat what was not
 //! answered, the power fails at some write, sync or creation of a name, now and then during the recovery from the cut
-//! before. The broker is killed, restarted on what is left, and everything is read back and judged (`history`), and
-//! topics whose creation was acknowledged have to be there. `--lie-about-sync` takes syncs away from the broker,
-//! which is the same as a broker that lacks them, and has to be found out.
+//! before, and now and then after a sync that failed alone (rule L10). The broker is killed, restarted on what is
+//! left, and everything is read back and judged (`history`), and topics whose creation was acknowledged have to be
+//! there. `--lie-about-sync` takes syncs away from the broker, which is the same as a broker that lacks them, and has
+//! to be found out.
 
 use std::collections::HashMap;
 use std::fs;
@@ -187,8 +188,9 @@ impl<'a> Run<'a> {
     /// A power failure that comes after at most `within` syncs, or a like time of other operations.
     fn fuse(&mut self, within: u32) -> Fuse {
         match self.random.u8(0..10) {
-            0..5 => Fuse::Sync(self.random.u32(1..=within)),
-            5..8 => Fuse::Write(self.random.u32(1..=3 * within)),
+            0..4 => Fuse::Sync(self.random.u32(1..=within)),
+            4..6 => Fuse::Write(self.random.u32(1..=3 * within)),
+            6..8 => Fuse::FailingSync(self.random.u32(1..=within)),
             _ => Fuse::Name(self.random.u32(1..=within.div_ceil(10))),
         }
     }
@@ -300,6 +302,7 @@ impl<'a> Run<'a> {
         row("  during recovery", self.cuts_in_recovery.into());
         row("syncs of files", volume.file_syncs);
         row("syncs of directories", volume.directory_syncs);
+        row("syncs that failed", volume.failed_syncs);
         if self.arguments.lie_about_sync.is_some() {
             row("syncs left out", volume.lies);
         }

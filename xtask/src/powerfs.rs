@@ -56,6 +56,9 @@ pub(crate) enum Fuse {
     Write(u32),
     /// The n-th sync of a file or directory from now does not happen.
     Sync(u32),
+    /// The n-th sync of a file from now fails, alone: the power stays, and what it should have saved is marked clean
+    /// and never will be, as Linux does after a failed write-back (rule L10).
+    FailingSync(u32),
     /// The n-th creation, renaming or removal from now does not happen.
     Name(u32),
 }
@@ -67,6 +70,8 @@ pub(crate) struct Counters {
     pub(crate) file_syncs: u64,
     /// Syncs of directories that were done.
     pub(crate) directory_syncs: u64,
+    /// Syncs of files that failed, with the power still there.
+    pub(crate) failed_syncs: u64,
     /// Syncs answered without being done.
     pub(crate) lies: u64,
     /// Bytes of unsynced writes that did not survive a cut.
@@ -481,6 +486,14 @@ impl Volume {
     /// `fsync` or `fdatasync` of a file: the length counts as data that is needed to read it.
     pub(crate) fn sync_file(&mut self, inode: u64) -> Result<()> {
         self.before_sync()?;
+        if let Some(Fuse::FailingSync(left)) = self.fuse {
+            self.fuse = (left > 1).then(|| Fuse::FailingSync(left - 1));
+            if self.fuse.is_none() {
+                self.file(inode)?.pending.clear();
+                self.counters.failed_syncs += 1;
+                return Err(ErrorKind::Other);
+            }
+        }
         let log = self.file(inode)?.log;
         if !self.lies_about(false, log) {
             self.file(inode)?.sync();

@@ -95,6 +95,23 @@ fn a_rename_between_directories_is_saved_by_either_and_never_in_both() {
 }
 
 #[test]
+fn saving_one_directory_saves_all_that_renames_have_tied_to_it() {
+    let mut volume = volume();
+    let [a, b, c] = ["a", "b", "c"].map(|it| volume.create(ROOT, name(it), true).unwrap().inode);
+    volume.create(b, name("y"), false).unwrap();
+    for directory in [ROOT, b] {
+        volume.sync_directory(directory).unwrap();
+    }
+    volume.create(c, name("x"), false).unwrap();
+    volume.rename((c, name("x")), (b, name("x")), true).unwrap();
+    volume.rename((b, name("y")), (a, name("y")), true).unwrap();
+    volume.sync_directory(a).unwrap();
+    volume.cut(Loss::Everything);
+    let listed = [a, b, c].map(|directory| volume.list(directory).unwrap().len());
+    assert_eq!(listed, [1, 1, 0]);
+}
+
+#[test]
 fn torn_pages_hold_some_state_they_were_in_and_nothing_else() {
     let mut outcomes = std::collections::HashSet::new();
     for seed in 0..2000 {
@@ -168,4 +185,21 @@ fn a_fuse_ends_every_change_and_every_sync() {
     assert_eq!(content(&mut volume, inode), b"safe");
     assert!(!volume.is_dark());
     volume.sync_file(inode).unwrap();
+}
+
+#[test]
+fn after_a_failed_sync_the_next_one_succeeds_and_saves_nothing_of_it() {
+    let mut volume = volume();
+    let inode = named(&mut volume, "a.log");
+    volume.light(Fuse::FailingSync(2));
+    volume.write(inode, 0, b"one ").unwrap();
+    volume.sync_file(inode).unwrap();
+    volume.write(inode, 4, b"two ").unwrap();
+    assert!(volume.sync_file(inode).is_err());
+    assert!(!volume.is_dark());
+    volume.write(inode, 8, b"three").unwrap();
+    volume.sync_file(inode).unwrap();
+    assert_eq!(content(&mut volume, inode), b"one two three");
+    volume.cut(Loss::Everything);
+    assert_eq!(content(&mut volume, inode), b"one \0\0\0\0three");
 }
