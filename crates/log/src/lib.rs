@@ -1,0 +1,47 @@
+//! One partition's log: segment files that are byte for byte Kafka's, and what makes them safe and quick to use.
+//!
+//! A library of its own: synchronous, without a runtime, without a network. [`Log`] is the single writer, [`LogReader`]
+//! the read half that any number of threads share without a lock. Four ways to read: at an offset
+//! ([`LogReader::read`], which names ranges of files for `sendfile`), by scanning ([`LogReader::batches`]), by
+//! following the end ([`LogReader::follow`]), by time ([`LogReader::find_by_timestamp`]). `examples/follow.rs` shows
+//! them.
+//!
+//! Durability in three steps, none of which waits under a lock: [`Log::begin_sync`], [`SyncPlan::run`] on a thread that
+//! may wait, [`Log::complete_sync`]. What the owner keeps for the next [`Log::open`] is a [`Checkpoint`].
+//!
+//! Not here: who leads, what is acknowledged, which segments are too old (`ottla-replica`, `ottla-node`), and what the
+//! bytes of a batch mean (`ottla-records`).
+//!
+//! Reading order: `disk`, `segment`, `log`, `sync`, `recover`, `reader`; beside them `index`, `epochs`, `producers`.
+
+pub mod checked_file;
+mod config;
+mod disk;
+mod epochs;
+mod error;
+mod index;
+mod log;
+mod producers;
+mod reader;
+mod recover;
+mod retire;
+mod scan;
+mod scrub;
+mod segment;
+pub mod sim_disk;
+mod snapshot;
+mod sync;
+mod sys;
+
+pub use checked_file::write_atomically;
+pub use config::LogConfig;
+pub use disk::{Disk, DiskFile, OsDisk, READ_BYTES_MAX, Space};
+pub use epochs::{EpochHistory, EpochStart};
+pub use error::{AppendError, Damage, OpenError, ReadError, SyncError, TruncateError};
+pub use log::{Appended, Log, LogPosition, SegmentInfo, StoredBatch};
+pub use producers::{Admission, ProducerDescription, Producers, SequenceRefusal, Verdict};
+pub use reader::{Batches, FileRegion, Follow, LogReader, ReadPlan};
+pub use recover::Recovered;
+pub use scrub::{ScrubCursor, ScrubStep};
+pub use sim_disk::SimDisk;
+pub use sync::{Checkpoint, SyncPlan};

@@ -1,0 +1,603 @@
+//! The writer of one partition's log: append, roll, trim, truncate.
+//!
+//! [`Log`] is the only one that changes the files and is owned under the partition's lock; no call here waits for a
+//! sync. What makes data durable is in `sync.rs`, what a start finds is read by `recover.rs`, readers are in
+//! `reader.rs`. Invariant of it all: `start <= recovery point <= durable end <= end`, and readers never see past end.
+
+use std::{
+    io::{self, IoSlice},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering, fence},
+    },
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use ottla_records::{BatchHeader, stored_head};
+use ottla_types::{LeaderEpoch, Offset, Timestamp};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    config::LogConfig,
+    disk::{DiskFile, read_exact_at},
+    epochs::EpochHistory,
+    error::{AppendError, TruncateError},
+    index::{self, ENTRY_BYTES, IndexEntry},
+    producers::Producers,
+    reader::LogReader,
+    retire::Retired,
+    segment::{Files, LOG, Segment, SegmentEnd},
+    sync::{RecoveryMark, Unsynced},
+};
+
+/// Index entries that wait in memory until they are written together.
+const PENDING_ENTRIES_MAX: usize = 16;
+const RESERVE_BYTES_MIN: u64 = 64 << 10;
+const RESERVE_BYTES_MAX: u64 = 16 << 20;
+/// The largest file Kafka can read, and what fits a [`SegmentEnd`].
+const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// An offset with its place, so that nobody has to look it up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogPosition {
+    /// The offset.
+    pub offset: Offset,
+    /// Base offset of the segment that holds it, or will.
+    pub segment: Offset,
+    /// Bytes from the start of that segment's file.
+    pub position: u64,
+}
+
+/// A validated batch to be stored: the bytes are written as they are, but for the head that the log owns.
+#[derive(Clone, Debug)]
+pub struct StoredBatch {
+    /// The header of `bytes`.
+    pub header: BatchHeader,
+    /// The whole batch as it came.
+    pub bytes: Bytes,
+    /// The leader epoch to store it with.
+    pub epoch: LeaderEpoch,
+}
+
+/// Where an append went. The batches follow each other without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of the first record.
+    pub first: Offset,
+    /// The end of the log after it.
+    pub end: LogPosition,
+}
+
+/// One segment, for retention and for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its first offset.
+    pub base: Offset,
+    /// The offset after its last.
+    pub end: Offset,
+    /// Bytes of its data file.
+    pub size: u64,
+    /// Its largest timestamp; -1 when empty, the largest possible when it cannot be read, so that nothing expires
+    /// because of it.
+    pub largest_timestamp: Timestamp,
+    /// Whether it is closed for writing.
+    pub sealed: bool,
+}
+
+/// What readers share with the writer.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) files: Files,
+    /// Oldest first, never empty; the last is the active one.
+    pub(crate) segments: ArcSwap<Vec<Arc<Segment>>>,
+    pub(crate) start: AtomicI64,
+    pub(crate) epochs: ArcSwap<EpochHistory>,
+    /// How many threads wait for the end to move; the writer looks before it takes the lock.
+    pub(crate) waiting: AtomicUsize,
+    pub(crate) moved: (Mutex<()>, Condvar),
+}
+
+impl Shared {
+    pub(crate) fn end(&self) -> LogPosition {
+        let segments = self.segments.load();
+        // The list is never empty; without a segment there would be nothing to read.
+        segments.last().map_or_else(LogPosition::default, |active| {
+            let end = active.end();
+            LogPosition { offset: end.offset, segment: active.base, position: end.position }
+        })
+    }
+}
+
+/// One partition's log; see the module.
+#[derive(Debug)]
+pub struct Log {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: LogConfig,
+    pub(crate) active: Active,
+    pub(crate) producers: Producers,
+    pub(crate) durable: LogPosition,
+    pub(crate) recovery: RecoveryMark,
+    pub(crate) unsynced: Unsynced,
+    pub(crate) syncing: bool,
+    pub(crate) failed: Option<Arc<str>>,
+    pub(crate) retired: Retired,
+}
+
+/// What only the writer knows of the segment it writes to.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    /// Whether the data file exists: that of a new log is created by the first append.
+    pub(crate) created: bool,
+    /// Space is reserved up to here.
+    pub(crate) reserved: u64,
+    pub(crate) reserves: bool,
+    /// The timestamp that `segment.ms` counts from; read from the first batch when it is not known.
+    pub(crate) first_timestamp: Option<Timestamp>,
+    pub(crate) largest_timestamp: Timestamp,
+    pub(crate) since_entry: u64,
+    /// Entries that are not in the file yet.
+    pub(crate) pending: Vec<IndexEntry>,
+    /// Entries that are; `None` until the file has been looked at.
+    pub(crate) written_entries: Option<u32>,
+}
+
+/// Batches of one append that go into one segment.
+struct Run {
+    /// The segment to open for them; `None` is the active one.
+    segment: Option<Arc<Segment>>,
+    batches: std::ops::Range<usize>,
+    first: Offset,
+    at: u64,
+    end: SegmentEnd,
+}
+
+impl Active {
+    pub(crate) fn new(segment: Arc<Segment>, created: bool) -> Active {
+        Active {
+            segment,
+            created,
+            reserved: 0,
+            reserves: true,
+            first_timestamp: None,
+            largest_timestamp: Timestamp::NONE,
+            since_entry: 0,
+            pending: Vec::new(),
+            written_entries: None,
+        }
+    }
+
+    pub(crate) fn empty(segment: Arc<Segment>, created: bool) -> Active {
+        segment.publish_index_entries(0);
+        Active { written_entries: Some(0), ..Active::new(segment, created) }
+    }
+
+    /// Makes sure that writes up to `end` find room.
+    fn reserve(&mut self, file: &dyn DiskFile, end: u64, config: &LogConfig) -> io::Result<()> {
+        if end <= self.reserved || !self.reserves {
+            return Ok(());
+        }
+        let from = self.reserved.max(self.segment.end().position);
+        let step = if config.preallocate { config.segment_bytes } else { (end / 4).max(RESERVE_BYTES_MIN) };
+        let step = step.min(RESERVE_BYTES_MAX.max(if config.preallocate { config.segment_bytes } else { 0 }));
+        let generous = (from + step).min(config.segment_bytes.max(end)).max(end);
+        let reserved = file.reserve(from, generous - from).map(|()| generous).or_else(|error| match error.kind() {
+            // Near the end of the disk take what is needed, no more.
+            io::ErrorKind::StorageFull if generous > end => file.reserve(from, end - from).map(|()| end),
+            _ => Err(error),
+        });
+        match reserved {
+            Ok(reserved) => self.reserved = reserved,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.reserves = false,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn first_timestamp(&mut self, files: &Files) -> io::Result<Option<Timestamp>> {
+        if self.first_timestamp.is_none() && self.segment.end().position > 0 {
+            let mut head = [0; ottla_records::HEADER_SIZE];
+            read_exact_at(self.segment.log_file(files)?.as_ref(), &mut head, 0)?;
+            self.first_timestamp = BatchHeader::parse(&head).ok().map(|header| header.max_timestamp);
+        }
+        Ok(self.first_timestamp)
+    }
+}
+
+impl Log {
+    /// Appends batches at the end, in order, all or none: the leader's way. They take consecutive offsets.
+    ///
+    /// One write per segment, and one segment but for a roll. State changes only once the bytes are in (L2).
+    pub fn append(&mut self, batches: &[StoredBatch], now: Timestamp) -> Result<Appended, AppendError> {
+        self.check_in_service()?;
+        self.producers.observe(now);
+        let first = self.end().offset;
+        let runs = self.plan(batches)?;
+        for done in 0..runs.len() {
+            if let Err(error) = self.write_run(&runs[done], batches) {
+                let bytes = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
+                return Err(self.undo(&runs[..=done], bytes, &error));
+            }
+        }
+        for run in runs {
+            if let Some(segment) = run.segment {
+                self.activate(segment);
+            }
+            let (mut offset, mut position) = (run.first, run.at);
+            for batch in &batches[run.batches] {
+                self.take_in(&batch.header, batch.epoch, offset, position);
+                offset = Offset(offset.0 + i64::from(batch.header.last_offset_delta) + 1);
+                position += batch.bytes.len() as u64;
+            }
+            self.unsynced.bytes += run.end.position - run.at;
+            self.unsynced.since_checkpoint += run.end.position - run.at;
+            self.active.segment.publish_end(run.end);
+        }
+        self.wake();
+        Ok(Appended { first, end: self.end() })
+    }
+
+    /// Which batches go where. Changes nothing.
+    fn plan(&mut self, batches: &[StoredBatch]) -> Result<Vec<Run>, AppendError> {
+        let mut end = self.active.segment.end();
+        let mut runs = Vec::with_capacity(1);
+        let mut run = Run { segment: None, batches: 0..0, first: end.offset, at: end.position, end };
+        let mut base = self.active.segment.base;
+        let mut first_timestamp = match self.active.first_timestamp(&self.shared.files) {
+            Ok(timestamp) => timestamp,
+            Err(error) => return Err(self.fail(format!("reading the first batch of the segment: {error}"))),
+        };
+        let limit = self.config.segment_bytes.min(SEGMENT_BYTES_MAX);
+        let entries = self.active.pending.len() as u64 + u64::from(self.active.written_entries.unwrap_or(0));
+        let mut index_full = (entries + 1) * ENTRY_BYTES as u64 > u64::from(self.config.segment_index_bytes);
+        for (number, batch) in batches.iter().enumerate() {
+            let size = batch.bytes.len() as u64;
+            if size != batch.header.size() as u64 || batch.header.last_offset_delta < 0 {
+                return Err(AppendError::Impossible("its header does not belong to its bytes"));
+            }
+            if size > limit {
+                return Err(AppendError::TooLarge { size, limit });
+            }
+            let next = end.offset.checked_add(i64::from(batch.header.last_offset_delta) + 1);
+            let next = next.ok_or(AppendError::Impossible("its offsets would pass the largest"))?;
+            let age = first_timestamp.map_or(0, |first| batch.header.max_timestamp.0.saturating_sub(first.0));
+            let rolls = end.position > 0
+                && (end.position + size > limit
+                    || age > self.config.segment_ms.saturating_sub(self.config.segment_jitter_ms)
+                    || index_full
+                    || next.0 - base.0 > i64::from(i32::MAX));
+            if rolls {
+                let segment = Some(Arc::new(Segment::empty(end.offset)));
+                end.position = 0;
+                let next_run = Run { segment, batches: number..number, first: end.offset, at: 0, end };
+                runs.push(std::mem::replace(&mut run, next_run));
+                (base, first_timestamp, index_full) = (end.offset, None, false);
+            }
+            first_timestamp.get_or_insert(batch.header.max_timestamp);
+            end = SegmentEnd { offset: next, position: end.position + size };
+            run.batches.end = number + 1;
+            run.end = end;
+        }
+        runs.push(run);
+        Ok(runs)
+    }
+
+    /// Writes the bytes of one run, in one call.
+    fn write_run(&mut self, run: &Run, batches: &[StoredBatch]) -> io::Result<()> {
+        if run.batches.is_empty() {
+            return Ok(());
+        }
+        let files = &self.shared.files;
+        let file = match &run.segment {
+            Some(segment) => {
+                let file = segment.create_log_file(files)?;
+                if let Err(error) = file.reserve(0, run.end.position)
+                    && error.kind() != io::ErrorKind::Unsupported
+                {
+                    return Err(error);
+                }
+                file
+            }
+            None if self.active.created => {
+                let file = self.active.segment.log_file(files)?;
+                self.active.reserve(file.as_ref(), run.end.position, &self.config)?;
+                file
+            }
+            None => {
+                let file = self.active.segment.create_log_file(files)?;
+                self.active.created = true;
+                self.unsynced.names = true;
+                self.active.reserve(file.as_ref(), run.end.position, &self.config)?;
+                file
+            }
+        };
+        let mut heads = Vec::with_capacity(run.batches.len());
+        let mut offset = run.first;
+        for batch in &batches[run.batches.clone()] {
+            heads.push(stored_head(&batch.header, offset, batch.epoch));
+            offset = Offset(offset.0 + i64::from(batch.header.last_offset_delta) + 1);
+        }
+        let mut slices = Vec::with_capacity(heads.len() * 2);
+        for (head, batch) in heads.iter().zip(&batches[run.batches.clone()]) {
+            slices.push(IoSlice::new(head));
+            slices.push(IoSlice::new(&batch.bytes[head.len()..]));
+        }
+        file.write_vectored_at(&slices, run.at)
+    }
+
+    /// Takes back what a failed append left: files it created, bytes past the end.
+    fn undo(&mut self, runs: &[Run], bytes: u64, error: &io::Error) -> AppendError {
+        let files = &self.shared.files;
+        let mut undone = Ok(());
+        for segment in runs.iter().filter_map(|run| run.segment.as_ref()) {
+            let path = files.path(segment.base, LOG);
+            if files.disk.exists(&path).unwrap_or(true) {
+                undone = undone.and(files.disk.remove(&path));
+            }
+            self.unsynced.names = true;
+        }
+        if self.active.created {
+            let end = self.active.segment.end().position;
+            undone = undone.and(self.active.segment.log_file(files).and_then(|file| file.truncate(end)));
+            self.active.reserved = end;
+        }
+        match (error.kind(), undone) {
+            (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, Ok(())) => AppendError::NoSpace { bytes },
+            (_, Ok(())) => self.fail(format!("writing failed: {error}")),
+            (_, Err(undo)) => self.fail(format!("writing failed: {error}; restoring the end failed: {undo}")),
+        }
+    }
+
+    /// Makes what the log knows follow from one more batch that is in the file.
+    pub(crate) fn take_in(&mut self, header: &BatchHeader, epoch: LeaderEpoch, base: Offset, position: u64) {
+        let active = &mut self.active;
+        if active.since_entry >= u64::from(self.config.index_interval_bytes) && position > 0 {
+            let delta = u32::try_from(base.0 - active.segment.base.0).unwrap_or(u32::MAX);
+            let place = u32::try_from(position).unwrap_or(u32::MAX);
+            let entry = IndexEntry { delta, position: place, largest_before: active.largest_timestamp };
+            active.segment.push_recent(&entry);
+            active.pending.push(entry);
+            active.since_entry = 0;
+        }
+        active.since_entry += header.size() as u64;
+        active.largest_timestamp = active.largest_timestamp.max(header.max_timestamp);
+        active.segment.raise_timestamp(header.max_timestamp);
+        active.first_timestamp.get_or_insert(header.max_timestamp);
+        if active.pending.len() >= PENDING_ENTRIES_MAX {
+            self.write_index();
+        }
+        if header.is_idempotent() {
+            self.producers.apply(header, base);
+            self.unsynced.producers = true;
+        }
+        if self.shared.epochs.load().latest().is_none_or(|latest| latest < epoch) {
+            self.change_epochs(|epochs| epochs.assign(epoch, base));
+        }
+    }
+
+    pub(crate) fn change_epochs(&mut self, change: impl FnOnce(&mut EpochHistory) -> bool) {
+        let mut epochs = EpochHistory::clone(&self.shared.epochs.load());
+        if change(&mut epochs) {
+            self.shared.epochs.store(Arc::new(epochs));
+            self.unsynced.epochs = true;
+        }
+    }
+
+    /// Writes the waiting index entries. If that fails they are left out: the index only gets sparser.
+    pub(crate) fn write_index(&mut self) {
+        let entries = std::mem::take(&mut self.active.pending);
+        if entries.is_empty() {
+            return;
+        }
+        if let Some(count) = self.append_to_index(&entries) {
+            self.active.written_entries = Some(count);
+            self.active.segment.publish_index_entries(count);
+        }
+        self.active.pending = entries;
+        self.active.pending.clear();
+    }
+
+    fn append_to_index(&mut self, entries: &[IndexEntry]) -> Option<u32> {
+        let (segment, files) = (&self.active.segment, &self.shared.files);
+        let written = match self.active.written_entries {
+            Some(0) => {
+                self.unsynced.names = true;
+                segment.replace_index(files, &[]).ok()?;
+                0
+            }
+            Some(count) => count,
+            // After a clean start the file is as it was left; one that is not whole is begun anew, sparser.
+            None => match segment.count_index_entries(files) {
+                Ok(count) => count,
+                Err(_) => segment.replace_index(files, &[]).ok().map(|()| 0)?,
+            },
+        };
+        let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.encode(segment.base)).collect();
+        let file = segment.index_file(files).ok()?;
+        file.write_vectored_at(&[IoSlice::new(&bytes)], index::entry_position(written)).ok()?;
+        Some(written + entries.len() as u32)
+    }
+
+    /// Closes the active segment and opens an empty one, unless it is empty already.
+    pub fn roll(&mut self, _now: Timestamp) -> Result<(), AppendError> {
+        self.check_in_service()?;
+        let end = self.active.segment.end();
+        if end.position == 0 {
+            return Ok(());
+        }
+        let segment = Arc::new(Segment::empty(end.offset));
+        match segment.create_log_file(&self.shared.files) {
+            Ok(_) => self.activate(segment),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(AppendError::NoSpace { bytes: 0 }),
+            Err(error) => return Err(self.fail(format!("creating a segment failed: {error}"))),
+        }
+        Ok(())
+    }
+
+    /// Seals the active segment; `segment`, whose file exists, is the active one from here on.
+    pub(crate) fn activate(&mut self, segment: Arc<Segment>) {
+        let old = Arc::clone(&self.active.segment);
+        let end = old.end();
+        // The last entry says where the segment ends and its largest timestamp, for whoever opens it later.
+        if let (Ok(delta), Ok(position)) = (u32::try_from(end.offset.0 - old.base.0), u32::try_from(end.position)) {
+            self.active.pending.push(IndexEntry { delta, position, largest_before: self.active.largest_timestamp });
+        }
+        self.write_index();
+        self.unsynced.sealed.push(Arc::clone(&old));
+        self.unsynced.names = true;
+        self.unsynced.checkpoint = true;
+        old.set_sealed(true);
+        let reserves = self.active.reserves;
+        self.active = Active { reserves, ..Active::empty(Arc::clone(&segment), true) };
+        let mut segments = Vec::clone(&self.shared.segments.load());
+        segments.push(segment);
+        self.shared.segments.store(Arc::new(segments));
+    }
+
+    /// Lets an epoch begin at the end of the log, before anything is served in it (E1).
+    pub fn assign_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
+        self.check_in_service()?;
+        let end = self.end().offset;
+        self.change_epochs(|epochs| epochs.assign(epoch, end));
+        Ok(())
+    }
+
+    /// Moves the start to `to`, at most the end: below it nothing is served, and whole segments go. They go from the
+    /// disk once what follows them is durable, and `file_delete_delay_ms` after that.
+    pub fn advance_start(&mut self, to: Offset) -> Result<(), AppendError> {
+        self.check_in_service()?;
+        let to = to.min(self.end().offset);
+        if to <= self.start() {
+            return Ok(());
+        }
+        self.shared.start.store(to.0, Ordering::Release);
+        self.change_epochs(|epochs| epochs.advance_start(to));
+        let segments = self.shared.segments.load_full();
+        let keeps = |segment: &&Arc<Segment>| !segment.is_sealed() || segment.end().offset > to;
+        let kept: Vec<_> = segments.iter().filter(keeps).cloned().collect();
+        if kept.len() < segments.len() {
+            let gone = segments.iter().filter(|segment| !keeps(segment)).cloned();
+            self.retired.dead.extend(gone);
+            self.shared.segments.store(Arc::new(kept));
+            self.retire_dead();
+        }
+        Ok(())
+    }
+
+    /// Cuts the log so that it ends at `to` or, where a batch spans it, before that batch (E8). Producers and epochs
+    /// are rebuilt to the new end. A checkpoint stored before that lies above the new end must be replaced before the
+    /// machine may fail: it would call the cut damage. Never below the high watermark (E9): that is the caller's rule.
+    pub fn truncate(&mut self, to: Offset) -> Result<(), TruncateError> {
+        self.check_in_service()?;
+        if self.syncing {
+            return Err(TruncateError::Syncing);
+        }
+        // Cleans the history even where nothing is cut (E4).
+        self.change_epochs(|epochs| epochs.truncate(to));
+        if to >= self.end().offset {
+            return Ok(());
+        }
+        match self.cut(to) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fail(format!("truncating failed: {error}")).into()),
+        }
+    }
+
+    /// The end of the log: the offset of the next record, and its place.
+    pub fn end(&self) -> LogPosition {
+        let end = self.active.segment.end();
+        LogPosition { offset: end.offset, segment: self.active.segment.base, position: end.position }
+    }
+
+    /// The first offset that is served.
+    pub fn start(&self) -> Offset {
+        Offset(self.shared.start.load(Ordering::Acquire))
+    }
+
+    /// A reader; cheap, and readers of it are cheap to clone.
+    pub fn reader(&self) -> LogReader {
+        LogReader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The segments, oldest first; the last is the active one.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let files = &self.shared.files;
+        let info = |segment: &Arc<Segment>| {
+            let end = segment.end();
+            SegmentInfo {
+                base: segment.base,
+                end: end.offset,
+                size: end.position,
+                largest_timestamp: segment.largest_timestamp(files).unwrap_or(Timestamp(i64::MAX)),
+                sealed: segment.is_sealed(),
+            }
+        };
+        self.shared.segments.load().iter().map(info).collect()
+    }
+
+    /// Bytes of all segments.
+    pub fn size_in_bytes(&self) -> u64 {
+        self.shared.segments.load().iter().map(|segment| segment.end().position).sum()
+    }
+
+    /// What is known of idempotent producers.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// Forgets producers that were silent for longer than this (P4). To be called at least hourly.
+    pub fn expire_producers(&mut self, now: Timestamp, expiration_ms: i64) {
+        let expired = self.producers.expire(now, u64::try_from(expiration_ms).unwrap_or(0));
+        self.unsynced.producers |= expired > 0;
+    }
+
+    /// The leader epochs of the log.
+    pub fn epochs(&self) -> Arc<EpochHistory> {
+        self.shared.epochs.load_full()
+    }
+
+    /// Where an epoch ends (E2); see [`EpochHistory::end_offset_for`].
+    pub fn epoch_end(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.shared.epochs.load().end_offset_for(epoch, self.end().offset)
+    }
+
+    /// Takes new settings, from the next append on.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// Closes the files of segments that nothing used since the last call, so that an idle log holds none.
+    pub fn close_idle_files(&mut self) {
+        // A descriptor that saw the writes must live to see their sync fail.
+        if self.syncing || self.unsynced.is_dirty() {
+            return;
+        }
+        for segment in self.shared.segments.load().iter() {
+            segment.close_if_idle();
+        }
+    }
+
+    pub(crate) fn check_in_service(&self) -> Result<(), AppendError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(why) => Err(AppendError::Failed(Arc::clone(why))),
+        }
+    }
+
+    pub(crate) fn fail(&mut self, why: String) -> AppendError {
+        let why: Arc<str> = why.into();
+        self.failed.get_or_insert_with(|| Arc::clone(&why));
+        AppendError::Failed(why)
+    }
+
+    /// Wakes followers that wait for the end to move.
+    fn wake(&self) {
+        // Pairs with the fence in `LogReader::wait_past`: either the waiter sees the new end or we see the waiter.
+        fence(Ordering::SeqCst);
+        if self.shared.waiting.load(Ordering::Relaxed) > 0 {
+            drop(self.shared.moved.0.lock());
+            self.shared.moved.1.notify_all();
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! Opening a log: what is on the disk, how much of it is believed, and what is dropped.
+//!
+//! After a clean close nothing is read but names and small files. Otherwise the batches from the recovery point on are
+//! checked one by one, and indexes, epochs and producers follow in the same pass (L4). The first batch that does not
+//! check ends the log: above what was known durable it is a torn write and is cut off with all that follows; below, it
+//! is damage, and the log is left as it is and out of service (L5). Next: `log.rs`.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize},
+    },
+};
+
+use arc_swap::ArcSwap;
+use ottla_records::{BatchHeader, crc_matches};
+use ottla_types::{Offset, Timestamp};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    checked_file::TEMPORARY,
+    config::LogConfig,
+    disk::Disk,
+    epochs::EpochHistory,
+    error::{Damage, OpenError},
+    index,
+    log::{Active, Log, LogPosition, Shared},
+    producers::Producers,
+    retire::{DELETED, Retired},
+    scan::{Headers, ScanError, WholeBatches},
+    segment::{Files, INDEX, LOG, Segment, SegmentEnd},
+    snapshot,
+    sync::{Checkpoint, EPOCHS_FILE, PRODUCERS, RecoveryMark, Unsynced},
+};
+
+/// What opening a log found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Bytes of batches that were read and checked.
+    pub scanned_bytes: u64,
+    /// Bytes of a torn, never acknowledged end that were cut off.
+    pub truncated_bytes: u64,
+    /// Data below what was durable is missing or bad. The log ends before it and is out of service; nothing was cut.
+    pub damaged: Option<Damage>,
+}
+
+/// The names in a log's directory, sorted.
+#[derive(Default)]
+struct Contents {
+    segments: Vec<Offset>,
+    indexes: Vec<Offset>,
+    snapshots: Vec<Offset>,
+    epochs: bool,
+    deleted: Vec<String>,
+    temporary: Vec<String>,
+}
+
+/// Where the walk over the batches stopped.
+struct Walked {
+    end: LogPosition,
+    scanned: u64,
+    /// Why, if not at the end of the last file.
+    fault: Option<String>,
+}
+
+impl Contents {
+    fn read(names: Vec<String>) -> Contents {
+        let mut contents = Contents::default();
+        for name in names {
+            if name.ends_with(TEMPORARY) {
+                contents.temporary.push(name);
+            } else if name.ends_with(DELETED) {
+                contents.deleted.push(name);
+            } else if name == EPOCHS_FILE {
+                contents.epochs = true;
+            } else if let Some((digits, _)) = name.split_once('.')
+                && digits.len() == 20
+                && let Ok(offset) = digits.parse::<i64>()
+                && offset >= 0
+            {
+                match &name[digits.len()..] {
+                    LOG => contents.segments.push(Offset(offset)),
+                    INDEX => contents.indexes.push(Offset(offset)),
+                    PRODUCERS => contents.snapshots.push(Offset(offset)),
+                    _ => {}
+                }
+            }
+        }
+        contents.segments.sort_unstable();
+        contents.indexes.sort_unstable();
+        contents.snapshots.sort_unstable();
+        contents
+    }
+}
+
+impl Log {
+    /// Opens the log in `dir`, or begins one there. `checkpoint` is what the node stored last. There is no flag for a
+    /// clean shutdown: a log that has nothing after its recovery point needs no recovery, however it was closed.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        config: LogConfig,
+        checkpoint: Option<Checkpoint>,
+        now: Timestamp,
+    ) -> Result<(Log, Recovered), OpenError> {
+        let failed = |error| OpenError::Io { path: dir.clone(), error };
+        let mut unsynced = Unsynced::default();
+        let names = match disk.list(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                disk.create_dir_all(&dir).map_err(failed)?;
+                unsynced.parent = true;
+                Vec::new()
+            }
+            listed => listed.map_err(failed)?,
+        };
+        let contents = Contents::read(names);
+        for name in &contents.temporary {
+            disk.remove(&dir.join(name)).map_err(failed)?;
+        }
+        let deleted = contents.deleted.iter().map(|name| (dir.join(name), None)).collect();
+        let retired = Retired { dead: Vec::new(), files: deleted, snapshots: contents.snapshots.clone() };
+        let files = Files { disk, dir: dir.clone() };
+        let (segments, new) = match list_segments(&files, &contents.segments).map_err(failed)? {
+            segments if segments.is_empty() => {
+                let base = checkpoint.as_ref().map_or(Offset::ZERO, |checkpoint| checkpoint.log_start);
+                (vec![Arc::new(Segment::empty(base))], true)
+            }
+            segments => (segments, false),
+        };
+        let (first, last) = (Arc::clone(&segments[0]), Arc::clone(&segments[segments.len() - 1]));
+        let start = checkpoint.as_ref().map_or(first.base, |checkpoint| checkpoint.log_start.max(first.base));
+        let point = LogPosition { offset: first.base, segment: first.base, position: 0 };
+        let mark = RecoveryMark { point, producers: None, largest_timestamp: Timestamp::NONE };
+        let shared = Shared {
+            files,
+            segments: ArcSwap::from_pointee(segments),
+            start: AtomicI64::new(start.0),
+            epochs: ArcSwap::from_pointee(EpochHistory::default()),
+            waiting: AtomicUsize::new(0),
+            moved: (Mutex::new(()), Condvar::new()),
+        };
+        let active = if new { Active::empty(last, false) } else { Active::new(last, true) };
+        let mut log = Log {
+            shared: Arc::new(shared),
+            config,
+            active,
+            producers: Producers::default(),
+            durable: point,
+            recovery: mark,
+            unsynced,
+            syncing: false,
+            failed: None,
+            retired,
+        };
+        log.producers.observe(now);
+        let recovered = log.recover(&contents, checkpoint, new)?;
+        Ok((log, recovered))
+    }
+
+    fn recover(
+        &mut self,
+        contents: &Contents,
+        checkpoint: Option<Checkpoint>,
+        new: bool,
+    ) -> Result<Recovered, OpenError> {
+        let had_checkpoint = checkpoint.is_some();
+        let checkpoint = checkpoint.unwrap_or_default();
+        let segments = self.shared.segments.load_full();
+        let mut from = checkpoint.recovery_point;
+        if from.segment < segments[0].base || !had_checkpoint {
+            // Retention has moved on since, or nothing is known: begin with what is there.
+            from = LogPosition { offset: segments[0].base, segment: segments[0].base, position: 0 };
+        }
+        let Ok(at) = segments.binary_search_by_key(&from.segment, |segment| segment.base) else {
+            return Ok(self.damaged(from, from.segment, 0, "the segment of the recovery point is missing"));
+        };
+        let len = segments[at].end().position;
+        if len < from.position {
+            return Ok(self.damaged(from, from.segment, len, "the file is shorter than what was synced"));
+        }
+        self.load_epochs(contents, &segments, from).map_err(|error| self.io(error))?;
+        let usable = if had_checkpoint && from == checkpoint.recovery_point { Some(&checkpoint) } else { None };
+        let producers_known = self.load_producers_at(from, usable).map_err(|error| self.io(error))?;
+        let last = segments.len() - 1;
+        if usable.is_some() && at == last && len == from.position {
+            // Nothing was written after the recovery point: as good as a clean close.
+            let end = SegmentEnd { offset: from.offset, position: from.position };
+            segments[at].publish_end(end);
+            segments[at].raise_timestamp(checkpoint.largest_timestamp);
+            self.active.largest_timestamp = checkpoint.largest_timestamp;
+            self.durable = from;
+            if !producers_known {
+                self.replay_producers(from.offset).map_err(|error| self.io(error))?;
+            }
+            self.recovery = RecoveryMark {
+                point: from,
+                producers: checkpoint.producers,
+                largest_timestamp: checkpoint.largest_timestamp,
+            };
+            return match checkpoint.high_watermark > from.offset {
+                true => Ok(self.damaged(from, from.segment, len, "the file ends before what was synced")),
+                false => Ok(Recovered::default()),
+            };
+        }
+        if new {
+            return match from.offset > self.start() || checkpoint.high_watermark > from.offset {
+                true => Ok(self.damaged(from, from.segment, 0, "the files are gone")),
+                false => Ok(Recovered::default()),
+            };
+        }
+        let walked = self.walk(&segments, at, from, &checkpoint).map_err(|error| self.io(error))?;
+        if walked.end.offset < checkpoint.high_watermark {
+            let reason = walked.fault.unwrap_or_else(|| "the log ends before what was synced".into());
+            let mut recovered = self.damaged(walked.end, walked.end.segment, walked.end.position, &reason);
+            recovered.scanned_bytes = walked.scanned;
+            return Ok(recovered);
+        }
+        let truncated_bytes = self.drop_after(&segments, walked.end).map_err(|error| self.io(error))?;
+        if !producers_known {
+            self.replay_producers(walked.end.offset).map_err(|error| self.io(error))?;
+        }
+        self.drop_snapshots_after(walked.end.offset).map_err(|error| self.io(error))?;
+        self.change_epochs(|epochs| epochs.truncate(Offset(walked.end.offset.0.saturating_add(1))));
+        let start = self.start().min(walked.end.offset);
+        self.shared.start.store(start.0, std::sync::atomic::Ordering::Release);
+        // What was read may never have been synced.
+        self.unsynced.cut = true;
+        self.unsynced.names = true;
+        self.unsynced.checkpoint = true;
+        self.unsynced.producers = true;
+        if let Some(plan) = self.begin_sync() {
+            let result = plan.run();
+            self.complete_sync(plan, result)?;
+        }
+        Ok(Recovered { scanned_bytes: walked.scanned, truncated_bytes, damaged: None })
+    }
+
+    /// Checks every batch from a position on and takes it in. Leaves the last segment with a good batch active.
+    fn walk(
+        &mut self,
+        segments: &[Arc<Segment>],
+        at: usize,
+        from: LogPosition,
+        checkpoint: &Checkpoint,
+    ) -> io::Result<Walked> {
+        let lens: Vec<u64> = segments[at..].iter().map(|segment| segment.end().position).collect();
+        self.begin_walk(&segments[at], from, checkpoint)?;
+        let mut end = from;
+        let mut scanned = 0;
+        for (segment, len) in segments[at..].iter().zip(lens) {
+            if segment.base != end.offset && segment.base != from.segment {
+                let fault = format!("the log goes on at {}, not at {}", segment.base, end.offset);
+                return Ok(Walked { end, scanned, fault: Some(fault) });
+            }
+            if segment.base != from.segment {
+                self.walk_into(segment)?;
+                end = LogPosition { offset: segment.base, segment: segment.base, position: 0 };
+            }
+            let file = segment.log_file(&self.shared.files)?;
+            let mut batches = WholeBatches::new(file, end.position, len);
+            let fault = loop {
+                let (header, batch) = match batches.next() {
+                    Ok(Some(next)) => next,
+                    Ok(None) => break None,
+                    Err(ScanError::Invalid { error, .. }) => break Some(error.to_string()),
+                    Err(ScanError::Io(error)) => return Err(error),
+                };
+                if let Some(fault) = self.fault_of(&header, &batch, end.offset) {
+                    break Some(fault);
+                }
+                self.take_in(&header, header.leader_epoch, end.offset, end.position);
+                scanned += batch.len() as u64;
+                end.offset = header.next_offset();
+                end.position = batches.position();
+            };
+            segment.publish_end(SegmentEnd { offset: end.offset, position: end.position });
+            if fault.is_some() {
+                return Ok(Walked { end, scanned, fault });
+            }
+        }
+        Ok(Walked { end, scanned, fault: None })
+    }
+
+    fn fault_of(&self, header: &BatchHeader, batch: &[u8], expected: Offset) -> Option<String> {
+        if header.base_offset != expected {
+            return Some(format!("a batch has offset {}, not {expected}", header.base_offset));
+        }
+        if !crc_matches(batch) {
+            return Some(format!("the checksum of the batch at offset {expected} is wrong"));
+        }
+        None
+    }
+
+    /// Prepares the segment of the recovery point to take in more: its index is kept as far as it is durable.
+    fn begin_walk(&mut self, segment: &Arc<Segment>, from: LogPosition, checkpoint: &Checkpoint) -> io::Result<()> {
+        let files = &self.shared.files;
+        let mut entries = Vec::new();
+        if let Ok(file) = segment.index_file(files)
+            && let Ok(count) = index::count_entries(file.as_ref(), segment.base)
+        {
+            // Beyond the recovery point pages may be missing; each entry says for itself whether it is whole.
+            entries = index::read_whole_entries(file.as_ref(), segment.base, count)?;
+            entries.retain(|entry| u64::from(entry.position) < from.position);
+            entries.sort_by_key(|entry| entry.position);
+            entries.dedup_by_key(|entry| entry.position);
+        }
+        segment.set_sealed(false);
+        segment.publish_end(SegmentEnd { offset: from.offset, position: from.position });
+        segment.replace_index(files, &entries)?;
+        let largest = match from == checkpoint.recovery_point {
+            true => checkpoint.largest_timestamp,
+            false => Timestamp::NONE,
+        };
+        segment.raise_timestamp(largest);
+        self.active = Active {
+            written_entries: Some(entries.len() as u32),
+            largest_timestamp: largest,
+            ..Active::new(Arc::clone(segment), true)
+        };
+        Ok(())
+    }
+
+    /// The walk goes on in the next file: seals the one before.
+    fn walk_into(&mut self, segment: &Arc<Segment>) -> io::Result<()> {
+        let mut list = Vec::clone(&self.shared.segments.load());
+        list.retain(|listed| listed.base < segment.base);
+        self.shared.segments.store(Arc::new(list));
+        segment.set_sealed(false);
+        segment.publish_end(SegmentEnd { offset: segment.base, position: 0 });
+        segment.replace_index(&self.shared.files, &[])?;
+        self.activate(Arc::clone(segment));
+        Ok(())
+    }
+
+    /// Cuts the files behind the end of the walk and removes the segments after it. Returns how many bytes went.
+    fn drop_after(&mut self, found: &[Arc<Segment>], end: LogPosition) -> io::Result<u64> {
+        let files = &self.shared.files;
+        let file = self.active.segment.log_file(files)?;
+        let mut dropped = file.len()?.saturating_sub(end.position);
+        if dropped > 0 {
+            file.truncate(end.position)?;
+        }
+        for segment in found.iter().filter(|segment| segment.base > end.segment) {
+            dropped += segment.end().position;
+            files.disk.remove(&files.path(segment.base, LOG))?;
+            match files.disk.remove(&files.path(segment.base, INDEX)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let mut list = Vec::clone(&self.shared.segments.load());
+        list.retain(|segment| segment.base <= end.segment);
+        self.shared.segments.store(Arc::new(list));
+        Ok(dropped)
+    }
+
+    fn drop_snapshots_after(&mut self, end: Offset) -> io::Result<()> {
+        let files = &self.shared.files;
+        for offset in self.retired.snapshots.iter().filter(|offset| **offset > end) {
+            files.disk.remove(&files.path(*offset, PRODUCERS))?;
+        }
+        self.retired.snapshots.retain(|offset| *offset <= end);
+        Ok(())
+    }
+
+    /// The epoch history as the file has it, or from the batches below the recovery point if it is not whole.
+    fn load_epochs(&mut self, contents: &Contents, segments: &[Arc<Segment>], to: LogPosition) -> io::Result<()> {
+        let files = &self.shared.files;
+        if contents.epochs
+            && let Some(history) = EpochHistory::decode(&files.disk.read(&files.dir.join(EPOCHS_FILE))?)
+        {
+            self.shared.epochs.store(Arc::new(history));
+            return Ok(());
+        }
+        let mut history = EpochHistory::default();
+        for segment in segments.iter().filter(|segment| segment.base <= to.segment) {
+            let limit = if segment.base == to.segment { to.position } else { segment.end().position };
+            if limit == 0 {
+                continue;
+            }
+            let mut headers = Headers::new(segment.log_file(files)?, 0, limit);
+            // What does not read ends the walk here and is reported by who reads it.
+            while let Ok(Some((_, header))) = headers.next() {
+                if history.latest().is_none_or(|latest| latest < header.leader_epoch) {
+                    history.assign(header.leader_epoch, header.base_offset);
+                }
+            }
+        }
+        self.unsynced.epochs = !history.entries().is_empty();
+        self.shared.epochs.store(Arc::new(history));
+        Ok(())
+    }
+
+    /// Takes the producers as they were at the recovery point. False if they must be found by reading batches.
+    fn load_producers_at(&mut self, from: LogPosition, checkpoint: Option<&Checkpoint>) -> io::Result<bool> {
+        let Some(checkpoint) = checkpoint else {
+            return Ok(from.offset == self.start() && self.retired.snapshots.is_empty());
+        };
+        let Some(offset) = checkpoint.producers else { return Ok(true) };
+        self.load_snapshot(offset)
+    }
+
+    fn load_snapshot(&mut self, offset: Offset) -> io::Result<bool> {
+        let files = &self.shared.files;
+        let bytes = match files.disk.read(&files.path(offset, PRODUCERS)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let Some(producers) = snapshot::decode(&bytes, offset) else { return Ok(false) };
+        self.producers = producers;
+        Ok(true)
+    }
+
+    /// Builds the producers from the newest whole snapshot at or below `end` and the batches after it.
+    pub(crate) fn replay_producers(&mut self, end: Offset) -> io::Result<()> {
+        self.producers = Producers::default();
+        let mut from = Offset::ZERO;
+        for offset in self.retired.snapshots.clone().into_iter().rev().filter(|offset| *offset <= end) {
+            if self.load_snapshot(offset)? {
+                from = offset;
+                break;
+            }
+        }
+        for segment in self.shared.segments.load_full().iter().filter(|segment| segment.end().offset > from) {
+            let limit = segment.end().position;
+            if limit == 0 {
+                continue;
+            }
+            let files = &self.shared.files;
+            let position = match segment.locate(files, from, limit) {
+                Ok(Some((position, _))) => position,
+                Ok(None) => continue,
+                Err(ScanError::Io(error)) => return Err(error),
+                // Below the recovery point: the scrub and the readers report it.
+                Err(ScanError::Invalid { .. }) => continue,
+            };
+            let mut headers = Headers::new(segment.log_file(files)?, position, limit);
+            while let Ok(Some((_, header))) = headers.next() {
+                if header.base_offset >= from && header.base_offset < end && header.is_idempotent() {
+                    self.producers.apply(&header, header.base_offset);
+                }
+            }
+        }
+        self.unsynced.producers = true;
+        Ok(())
+    }
+
+    /// Ends the log at `end` with new files as of now; the caller checked that it may. For `Log::truncate`.
+    pub(crate) fn cut(&mut self, to: Offset) -> io::Result<()> {
+        let segments = self.shared.segments.load_full();
+        let after = segments.partition_point(|segment| segment.base <= to);
+        let Some(at) = after.checked_sub(1).filter(|_| to > self.start()) else {
+            return self.cut_all(&segments, to);
+        };
+        let segment = &segments[at];
+        let end = segment.end();
+        let found = segment.locate(&self.shared.files, to, end.position).map_err(into_io)?;
+        let (offset, position) = found.map_or((to, end.position), |(position, header)| (header.base_offset, position));
+        let end = LogPosition { offset, segment: segment.base, position };
+        for later in &segments[at + 1..] {
+            self.retire(later.base);
+        }
+        let largest = segment.largest_timestamp_below(&self.shared.files, position).map_err(into_io)?;
+        // A new one in place of the old: readers that hold the old keep their own idea of its end.
+        let end_of = SegmentEnd { offset, position };
+        let shorter = Arc::new(Segment::new(segment.base, end_of, Some(largest), false));
+        let checkpoint = Checkpoint { recovery_point: end, largest_timestamp: largest, ..Checkpoint::default() };
+        self.begin_walk(&shorter, end, &checkpoint)?;
+        self.active.segment.log_file(&self.shared.files)?.truncate(position)?;
+        let kept = segments[..at].iter().cloned().chain([shorter]).collect();
+        self.finish_cut(kept, end)
+    }
+
+    /// Nothing is left: the log begins anew at `to`.
+    fn cut_all(&mut self, segments: &[Arc<Segment>], to: Offset) -> io::Result<()> {
+        for segment in segments {
+            self.retire(segment.base);
+        }
+        let segment = Arc::new(Segment::empty(to));
+        segment.create_log_file(&self.shared.files)?;
+        self.active = Active::empty(Arc::clone(&segment), true);
+        self.shared.start.store(to.0, std::sync::atomic::Ordering::Release);
+        self.finish_cut(vec![segment], LogPosition { offset: to, segment: to, position: 0 })
+    }
+
+    fn finish_cut(&mut self, kept: Vec<Arc<Segment>>, end: LogPosition) -> io::Result<()> {
+        self.unsynced.sealed.retain(|segment| kept.iter().any(|kept| Arc::ptr_eq(kept, segment)));
+        self.shared.segments.store(Arc::new(kept));
+        self.drop_snapshots_after(end.offset)?;
+        self.replay_producers(end.offset)?;
+        self.durable = self.durable.min(end);
+        self.recovery = RecoveryMark { point: self.recovery.point.min(end), ..self.recovery };
+        self.unsynced.cut = true;
+        self.unsynced.names = true;
+        self.unsynced.checkpoint = true;
+        Ok(())
+    }
+
+    fn damaged(&mut self, end: LogPosition, segment: Offset, position: u64, reason: &str) -> Recovered {
+        let damage = Damage { from: end.offset, segment, position, reason: reason.into() };
+        self.fail(format!("damaged at {damage}"));
+        Recovered { damaged: Some(damage), ..Recovered::default() }
+    }
+
+    fn io(&self, error: io::Error) -> OpenError {
+        OpenError::Io { path: self.shared.files.dir.clone(), error }
+    }
+}
+
+fn into_io(error: ScanError) -> io::Error {
+    match error {
+        ScanError::Io(error) => error,
+        invalid => io::Error::new(io::ErrorKind::InvalidData, invalid),
+    }
+}
+
+/// The segments as their files are: each ends where the next begins, and the last is to be found out.
+fn list_segments(files: &Files, bases: &[Offset]) -> io::Result<Vec<Arc<Segment>>> {
+    let mut segments = Vec::with_capacity(bases.len());
+    for (number, &base) in bases.iter().enumerate() {
+        let position = files.disk.file_len(&files.path(base, LOG))?;
+        let next = bases.get(number + 1).copied();
+        // A file larger than any that was ever written is read as far as positions go.
+        let position = position.min(u64::from(u32::MAX));
+        let offset = next.unwrap_or(base).min(Offset(base.0.saturating_add(i64::from(u32::MAX))));
+        let timestamp = if next.is_none() { Some(Timestamp::NONE) } else { None };
+        segments.push(Arc::new(Segment::new(base, SegmentEnd { offset, position }, timestamp, next.is_some())));
+    }
+    Ok(segments)
+}

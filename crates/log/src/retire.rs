@@ -1,0 +1,74 @@
+//! Segments on their way out: unlisted, renamed once it is safe, removed after a delay.
+//!
+//! A segment is renamed only when a later one is durable: otherwise a power cut could take both, and a log whose
+//! files are gone cannot say where it stood. What decides that a segment must go is the node's retention.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use ottla_types::{Offset, Timestamp};
+
+use crate::{
+    log::Log,
+    segment::{INDEX, LOG, Segment},
+};
+
+/// Ending of a file that waits to be removed.
+pub(crate) const DELETED: &str = ".deleted";
+
+#[derive(Debug, Default)]
+pub(crate) struct Retired {
+    /// Not listed any more, under their own names still.
+    pub(crate) dead: Vec<Arc<Segment>>,
+    /// Renamed files, and since when; `None` until `remove_deleted` has seen them.
+    pub(crate) files: Vec<(PathBuf, Option<Timestamp>)>,
+    /// Offsets of the producer snapshots on disk, oldest first.
+    pub(crate) snapshots: Vec<Offset>,
+}
+
+impl Log {
+    /// Renames the files of dead segments that a durable one follows.
+    pub(crate) fn retire_dead(&mut self) {
+        let durable = self.durable.segment;
+        let (safe, dead) = std::mem::take(&mut self.retired.dead).into_iter().partition(|seg| seg.base < durable);
+        self.retired.dead = dead;
+        let safe: Vec<Arc<Segment>> = safe;
+        for segment in safe {
+            self.retire(segment.base);
+        }
+    }
+
+    /// Renames the files of a segment. One that cannot be renamed is left for the next start to find below the log
+    /// start.
+    pub(crate) fn retire(&mut self, base: Offset) {
+        let files = &self.shared.files;
+        for ending in [LOG, INDEX] {
+            let path = files.path(base, ending);
+            let mut deleted = path.clone().into_os_string();
+            deleted.push(DELETED);
+            if files.disk.rename(&path, deleted.as_ref()).is_ok() {
+                self.retired.files.push((deleted.into(), None));
+                self.unsynced.names = true;
+            }
+        }
+    }
+
+    /// Removes the files of segments that went `file_delete_delay_ms` ago or longer. Returns how many files went.
+    pub fn remove_deleted(&mut self, now: Timestamp) -> usize {
+        let delay_ms = self.config.file_delete_delay_ms;
+        let disk = &self.shared.files.disk;
+        let before = self.retired.files.len();
+        self.retired.files.retain_mut(|(path, since)| {
+            // A clock that went back starts the delay again.
+            let since = since.get_or_insert(now);
+            *since = now.min(*since);
+            if now.0.saturating_sub(since.0) < delay_ms {
+                return true;
+            }
+            match disk.remove(path) {
+                Ok(()) => false,
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            }
+        });
+        before - self.retired.files.len()
+    }
+}

@@ -1,0 +1,293 @@
+//! Making it durable: what a sync covers, and how far recovery may trust the disk.
+//!
+//! A sync has three parts so that none of it happens under the partition's lock: `begin_sync` says what is to be
+//! done, [`SyncPlan::run`] does it on a thread that may wait, `complete_sync` takes the result. A failure is final
+//! (L10). Every so often a sync is a checkpoint: it also covers the index and a producer snapshot, and only then the
+//! recovery point moves (L8). Next: `recover.rs` for who relies on that.
+
+use std::{io, sync::Arc};
+
+use ottla_types::{Offset, Timestamp};
+
+use crate::{
+    checked_file,
+    disk::Disk,
+    error::SyncError,
+    log::{Log, LogPosition, Shared},
+    segment::Segment,
+    snapshot,
+};
+
+/// File name of the leader-epoch history.
+pub(crate) const EPOCHS_FILE: &str = "epochs";
+/// Ending of a producer snapshot.
+pub(crate) const PRODUCERS: &str = ".producers";
+
+/// What the node stores for a log, and hands in when it opens it: how far it may be trusted without reading it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Everything below is durable, index and producer state included: recovery begins here. After a clean close it
+    /// is the end.
+    pub recovery_point: LogPosition,
+    /// Everything below was durable when this was made; damage below is loss, not a torn write (L5).
+    pub high_watermark: Offset,
+    /// The first offset served.
+    pub log_start: Offset,
+    /// The snapshot that holds the producers as they were at the recovery point; none if there were none.
+    pub producers: Option<Offset>,
+    /// The largest timestamp of the recovery point's segment below it.
+    pub largest_timestamp: Timestamp,
+}
+
+/// The recovery point and what was known there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecoveryMark {
+    pub(crate) point: LogPosition,
+    pub(crate) producers: Option<Offset>,
+    pub(crate) largest_timestamp: Timestamp,
+}
+
+/// What the next sync has to cover.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced {
+    /// Bytes appended since the last sync began.
+    pub(crate) bytes: u64,
+    /// Bytes appended since the last checkpoint began.
+    pub(crate) since_checkpoint: u64,
+    /// Segments closed since then.
+    pub(crate) sealed: Vec<Arc<Segment>>,
+    /// Files were created, renamed or removed in the directory.
+    pub(crate) names: bool,
+    /// The directory itself was created.
+    pub(crate) parent: bool,
+    /// The epoch history changed.
+    pub(crate) epochs: bool,
+    /// Producers changed since the last snapshot.
+    pub(crate) producers: bool,
+    /// The file of the active segment was cut.
+    pub(crate) cut: bool,
+    /// The next sync is to be a checkpoint.
+    pub(crate) checkpoint: bool,
+}
+
+impl Unsynced {
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.bytes > 0
+            || !self.sealed.is_empty()
+            || self.names
+            || self.parent
+            || self.epochs
+            || self.cut
+            || self.checkpoint
+    }
+}
+
+/// One sync, to be run where waiting is allowed and handed back to [`Log::complete_sync`] whatever comes of it: the
+/// log begins no other until then.
+#[derive(Debug)]
+pub struct SyncPlan {
+    shared: Arc<Shared>,
+    to: LogPosition,
+    bytes: u64,
+    sealed: Vec<Arc<Segment>>,
+    active: Option<Arc<Segment>>,
+    index: Option<Arc<Segment>>,
+    epochs: Option<Vec<u8>>,
+    snapshot: Option<(Offset, Vec<u8>)>,
+    obsolete: Vec<Offset>,
+    names: bool,
+    parent: bool,
+    mark: Option<RecoveryMark>,
+}
+
+impl SyncPlan {
+    /// Everything below is durable once it has run.
+    pub fn to(&self) -> LogPosition {
+        self.to
+    }
+
+    /// Bytes of batches it covers.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Does it: blocks until the disk answers. Data first, then what speaks about it, names last.
+    pub fn run(&self) -> Result<(), SyncError> {
+        let files = &self.shared.files;
+        let disk = files.disk.as_ref();
+        for segment in &self.sealed {
+            sync_segment(segment, &self.shared, true)
+                .map_err(|error| SyncError::new(&format!("segment {}", segment.base), &error))?;
+        }
+        if let Some(segment) = &self.active {
+            sync_segment(segment, &self.shared, false)
+                .map_err(|error| SyncError::new(&format!("segment {}", segment.base), &error))?;
+        }
+        if let Some(segment) = &self.index {
+            sync_index(segment, &self.shared)
+                .map_err(|error| SyncError::new(&format!("index {}", segment.base), &error))?;
+        }
+        if let Some(bytes) = &self.epochs {
+            let path = files.dir.join(EPOCHS_FILE);
+            checked_file::write(disk, &path, bytes).map_err(|error| SyncError::new("epochs", &error))?;
+        }
+        if let Some((offset, bytes)) = &self.snapshot {
+            let path = files.path(*offset, PRODUCERS);
+            checked_file::write(disk, &path, bytes).map_err(|error| SyncError::new("producer snapshot", &error))?;
+        }
+        self.sync_names(disk).map_err(|error| SyncError::new(&files.dir.display().to_string(), &error))?;
+        for offset in &self.obsolete {
+            // One that stays is tried again after the next start.
+            let _ = disk.remove(&files.path(*offset, PRODUCERS));
+        }
+        Ok(())
+    }
+
+    fn sync_names(&self, disk: &dyn Disk) -> io::Result<()> {
+        let dir = &self.shared.files.dir;
+        if self.names || self.epochs.is_some() || self.snapshot.is_some() {
+            disk.sync_dir(dir)?;
+        }
+        match dir.parent() {
+            Some(parent) if self.parent && !parent.as_os_str().is_empty() => disk.sync_dir(parent),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn sync_segment(segment: &Segment, shared: &Shared, sealed: bool) -> io::Result<()> {
+    let file = segment.log_file(&shared.files)?;
+    if sealed {
+        // Gives back the space that was reserved past the end.
+        file.truncate(segment.end().position)?;
+    }
+    file.sync_data()?;
+    if sealed { sync_index(segment, shared) } else { Ok(()) }
+}
+
+/// The index may be missing: it is only ever as good as the disk let it be.
+fn sync_index(segment: &Segment, shared: &Shared) -> io::Result<()> {
+    match segment.index_file(&shared.files) {
+        Ok(file) => file.sync_data(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Log {
+    /// What a sync has to do now to make everything up to the end durable. `None`: nothing, one is under way, or the
+    /// log is out of service.
+    pub fn begin_sync(&mut self) -> Option<SyncPlan> {
+        if self.syncing || self.failed.is_some() || !self.unsynced.is_dirty() {
+            return None;
+        }
+        let to = self.end();
+        let checkpoint = self.unsynced.checkpoint || self.unsynced.since_checkpoint >= self.config.checkpoint_bytes;
+        let (mut mark, mut index, mut snapshot, mut obsolete) = (None, None, None, Vec::new());
+        if checkpoint {
+            self.write_index();
+            index = self.active.created.then(|| Arc::clone(&self.active.segment));
+            if self.unsynced.producers && !self.producers.is_empty() {
+                snapshot = Some((to.offset, snapshot::encode(&self.producers, to.offset)));
+                // The one before stays, should this one rot.
+                obsolete = self.retired.snapshots.iter().rev().skip(1).copied().collect();
+                let before = self.retired.snapshots.last().copied().filter(|before| *before != to.offset);
+                self.retired.snapshots = before.into_iter().chain([to.offset]).collect();
+            }
+            let last = self.retired.snapshots.last().copied();
+            let producers = if self.producers.is_empty() { None } else { last };
+            mark = Some(RecoveryMark { point: to, producers, largest_timestamp: self.active.largest_timestamp });
+        }
+        let dirty = std::mem::take(&mut self.unsynced);
+        if checkpoint {
+            // Producers that all expired leave no snapshot, and none is wanted.
+            self.unsynced.producers = false;
+        } else {
+            self.unsynced.producers = dirty.producers;
+            self.unsynced.since_checkpoint = dirty.since_checkpoint;
+        }
+        self.syncing = true;
+        let writes = dirty.bytes > 0 || dirty.cut;
+        Some(SyncPlan {
+            shared: Arc::clone(&self.shared),
+            to,
+            bytes: dirty.bytes,
+            sealed: dirty.sealed,
+            active: (writes && self.active.created).then(|| Arc::clone(&self.active.segment)),
+            index,
+            epochs: dirty.epochs.then(|| self.shared.epochs.load().encode()),
+            snapshot,
+            obsolete,
+            names: dirty.names,
+            parent: dirty.parent,
+            mark,
+        })
+    }
+
+    /// Takes the result of a plan that ran. After an error the log takes nothing more (L10).
+    pub fn complete_sync(&mut self, plan: SyncPlan, result: Result<(), SyncError>) -> Result<(), SyncError> {
+        self.syncing = false;
+        if let Err(error) = result {
+            self.fail(error.to_string());
+            return Err(error);
+        }
+        self.durable = plan.to;
+        if let Some(mark) = plan.mark {
+            self.recovery = mark;
+        }
+        self.retire_dead();
+        Ok(())
+    }
+
+    /// Makes the next sync a checkpoint, so that the recovery point moves to the end.
+    pub fn request_checkpoint(&mut self) {
+        self.unsynced.checkpoint |= self.recovery.point != self.end();
+    }
+
+    /// Everything below is durable.
+    pub fn durable_end(&self) -> LogPosition {
+        self.durable
+    }
+
+    /// Where recovery would begin; at or below [`Log::durable_end`].
+    pub fn recovery_point(&self) -> Offset {
+        self.recovery.point.offset
+    }
+
+    /// Bytes of batches that the next sync would make durable.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced.bytes
+    }
+
+    /// What the node is to store, for [`Log::open`].
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            recovery_point: self.recovery.point,
+            high_watermark: self.durable.offset,
+            log_start: self.start(),
+            producers: self.recovery.producers,
+            largest_timestamp: self.recovery.largest_timestamp,
+        }
+    }
+
+    /// Syncs everything, so that the checkpoint is the end and the next open reads no batch. Waits for the disk.
+    pub fn close_clean(&mut self) -> Result<(), SyncError> {
+        if self.syncing {
+            return Err(SyncError::lost());
+        }
+        if let Some(why) = &self.failed {
+            return Err(SyncError::new("the log is out of service", &io::Error::other(why.to_string())));
+        }
+        self.request_checkpoint();
+        self.unsynced.checkpoint |= self.unsynced.producers;
+        let end = self.end().position;
+        if self.active.reserved > end {
+            let released = self.active.segment.log_file(&self.shared.files).and_then(|file| file.truncate(end));
+            released.map_err(|error| SyncError::new("the active segment", &error))?;
+            self.active.reserved = 0;
+        }
+        let Some(plan) = self.begin_sync() else { return Ok(()) };
+        let result = plan.run();
+        self.complete_sync(plan, result)
+    }
+}
