@@ -1,0 +1,49 @@
+//! A Kafka client for Ottla's own command line, tests and benchmarks. It works against any Kafka-compatible broker.
+//!
+//! Small on purpose: it produces, reads given partitions, and manages topics and configs. What is not here: consumer
+//! groups, transactions, security. Where to go next: `client.rs` (finding brokers and trying again), `connection.rs`
+//! (one socket), `producer.rs` with `batches.rs`, `consumer.rs`, `offsets.rs`, `admin.rs`.
+//!
+//! ```no_run
+//! use ottla_client::{Client, Consumer, ConsumerConfig, NewRecord, Producer, ProducerConfig, Start};
+//!
+//! # async fn example() -> Result<(), ottla_client::Error> {
+//! let client = Client::connect(&["localhost:9092".to_owned()], "example").await?;
+//!
+//! let producer = Producer::new(&client, ProducerConfig::default()).await?;
+//! let record = NewRecord { value: Some("first".into()), ..NewRecord::default() };
+//! let delivered = producer.send("greetings", record).await?.done().await?;
+//! println!("partition {}, offset {:?}", delivered.partition, delivered.offset);
+//!
+//! let partitions = client.partitions_of("greetings", &[]).await?;
+//! let from_start: Vec<_> = partitions.into_iter().map(|at| (at, Start::Earliest)).collect();
+//! let mut consumer = Consumer::new(&client, ConsumerConfig::default(), &from_start).await?;
+//! for fetched in consumer.poll().await? {
+//!     println!("{} has {} records", fetched.at, fetched.records.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod batches;
+mod client;
+mod connection;
+mod consumer;
+mod error;
+mod metadata;
+mod offsets;
+mod partitioner;
+mod producer;
+
+pub use admin::{
+    ClusterInfo, ConfigChange, ConfigEntry, ConfigResource, ConfigSource, CreatedTopic, LogDir, NewTopic, ProducerState,
+};
+pub use client::{Client, Target, Timeouts};
+pub use consumer::{Consumer, ConsumerConfig, Fetched, Start};
+pub use error::Error;
+pub use metadata::{BrokerInfo, PartitionInfo, TopicInfo, TopicPartition};
+pub use offsets::{Found, Position};
+pub use producer::{Acks, Delivered, Delivery, NewRecord, Producer, ProducerConfig};
