@@ -23,6 +23,8 @@ const PAGE: usize = 4096;
 pub(crate) enum Lie {
     /// Syncs of files named `*.log`.
     Logs,
+    /// Syncs of all other files: what is kept beside the records.
+    OtherFiles,
     /// Syncs of directories.
     Directories,
     /// Three of ten syncs, of anything.
@@ -358,6 +360,7 @@ impl Volume {
         let lies = match self.lie {
             None => false,
             Some(Lie::Logs) => log,
+            Some(Lie::OtherFiles) => !log && !directory,
             Some(Lie::Directories) => directory,
             Some(Lie::Some) => self.random.u8(0..10) < 3,
             Some(Lie::All) => true,

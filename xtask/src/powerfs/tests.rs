@@ -153,7 +153,7 @@ fn a_lost_truncation_brings_the_bytes_back() {
 
 #[test]
 fn lies_are_lost() {
-    for (lie, file) in [(Lie::Logs, "a.log"), (Lie::All, "anything")] {
+    for (lie, file) in [(Lie::Logs, "a.log"), (Lie::OtherFiles, "a.index"), (Lie::All, "anything")] {
         let mut volume = Volume::new(7, Names::WithTheirDirectory, None);
         let inode = named(&mut volume, file);
         volume.lie = Some(lie);
