@@ -1,0 +1,634 @@
+//! One partition as the rest of the broker sees it: append, read, wait, sync, under one short lock.
+//!
+//! A [`Partition`] is cheap while nobody uses it: its log is opened by the first call that needs it, and it owns no
+//! task, timer or open file. Readers never take the lock: they use the log's read half and the published high
+//! watermark. A panic under the lock takes this partition offline and nothing else.
+//!
+//! Next: `ottla_replica` for what an append means, `flusher.rs` for who syncs, `waiters.rs` for who is woken.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use arc_swap::ArcSwap;
+use ottla_log::{
+    Checkpoint, FileRegion, Log, LogPosition, LogReader, ReadError, ScrubCursor, ScrubStep, SegmentInfo, SyncError,
+    SyncPlan,
+};
+use ottla_metadata::config::TopicConfig;
+use ottla_records::ProducedBatch;
+use ottla_replica::{EpochRefusal, Outcome, Replica};
+use ottla_types::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::{
+    storage::Storage,
+    topic_log_config::{durability, log_config},
+    waiters::{Waiters, Wakes},
+};
+
+/// Unsynced bytes after which a `replicated` topic asks for a sync by itself: what recovery would have to read again.
+const LAZY_SYNC_BYTES: u64 = 16 << 20;
+
+/// One partition led by this broker.
+pub struct Partition {
+    topic: TopicId,
+    topic_name: Arc<str>,
+    index: PartitionIndex,
+    storage: Arc<Storage>,
+    config: ArcSwap<TopicConfig>,
+    /// Bytes after which the active segment closes early for the sake of a retention budget.
+    segment_limit: AtomicU64,
+    leader_epoch: AtomicI32,
+    state: Mutex<State>,
+    reader: OnceLock<LogReader>,
+    /// What consumers may read up to. Written under `state`, read by anyone.
+    visible: RwLock<LogPosition>,
+    visible_offset: AtomicI64,
+    waiters: Waiters,
+    sync_requested: AtomicBool,
+}
+
+enum State {
+    /// Not opened since the start; where the last run left off.
+    Closed(Option<Checkpoint>),
+    Open(Box<Replica>),
+    /// The log can't be trusted or reached; why.
+    Offline(Arc<str>),
+    Deleted,
+}
+
+/// Why a partition can't serve now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// The topic was deleted.
+    #[error("the topic was deleted")]
+    Deleted,
+    /// The log is damaged or its disk failed; retriable, since an operator may bring it back.
+    #[error("the partition is offline: {0}")]
+    Offline(Arc<str>),
+    /// The disk has no room beyond its reserve; retriable, reads go on.
+    #[error("no room on the disk: {0}")]
+    NoSpace(Arc<str>),
+}
+
+/// Why a read was not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadRefusal {
+    /// The partition can't serve at all.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The leader epoch of the request does not fit.
+    #[error(transparent)]
+    Epoch(#[from] EpochRefusal),
+    /// Below the log start or above the high watermark.
+    #[error("the offset is outside of the log")]
+    OutOfRange,
+    /// The reader's history differs from ours: its last epoch ended here (rule E3).
+    #[error("the reader's log diverges at the end of epoch {epoch}, offset {end}")]
+    Diverging {
+        /// The largest epoch of ours at or below the reader's.
+        epoch: LeaderEpoch,
+        /// Where that epoch ends with us.
+        end: Offset,
+    },
+}
+
+/// What a fetch names besides the partition.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    /// The first offset wanted.
+    pub from: Offset,
+    /// The leadership that the client knows, or -1.
+    pub current_epoch: LeaderEpoch,
+    /// The epoch of the last record that the client has, or -1.
+    pub last_fetched_epoch: LeaderEpoch,
+    /// The most bytes wanted.
+    pub max_bytes: u64,
+    /// Whether the first batch is wanted whole even above `max_bytes` (KIP-74).
+    pub at_least_one: bool,
+}
+
+/// What a fetch gets from one partition.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The bytes, as the range of a file; none when there is nothing new or no room in the answer.
+    pub records: Option<FileRegion>,
+    /// The end of what may be read.
+    pub high_watermark: Offset,
+    /// The first offset still there.
+    pub log_start: Offset,
+}
+
+/// Where ListOffsets points (its negative timestamps have a meaning each).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// The first offset still there.
+    Earliest,
+    /// The high watermark.
+    Latest,
+    /// The record with the largest timestamp (KIP-734).
+    MaxTimestamp,
+    /// The first record at or after the timestamp.
+    At(Timestamp),
+}
+
+/// An offset that ListOffsets found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundOffset {
+    /// The offset.
+    pub offset: Offset,
+    /// The record's timestamp, or -1 where the question was for a place rather than a record.
+    pub timestamp: Timestamp,
+    /// The epoch the record was written in.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Offsets and size of a partition for DescribeLogDirs and its like.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// The first offset still there.
+    pub log_start: Offset,
+    /// The offset of the next record.
+    pub log_end: Offset,
+    /// The bytes of all segments.
+    pub size: u64,
+}
+
+/// Takes the partition offline if the closure under the lock panics.
+struct OfflineOnPanic<'a> {
+    state: MutexGuard<'a, State>,
+    armed: bool,
+}
+
+impl Drop for OfflineOnPanic<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            *self.state = State::Offline("a bug stopped a change half-way; restart the broker to recover it".into());
+        }
+    }
+}
+
+impl Partition {
+    pub(crate) fn new(
+        topic: TopicId,
+        topic_name: Arc<str>,
+        index: PartitionIndex,
+        leader_epoch: LeaderEpoch,
+        config: TopicConfig,
+        segment_limit: Option<u64>,
+        storage: Arc<Storage>,
+        checkpoint: Option<Checkpoint>,
+    ) -> Partition {
+        Partition {
+            topic,
+            topic_name,
+            index,
+            storage,
+            config: ArcSwap::from_pointee(config),
+            segment_limit: AtomicU64::new(segment_limit.unwrap_or(u64::MAX)),
+            leader_epoch: AtomicI32::new(leader_epoch.0),
+            state: Mutex::new(State::Closed(checkpoint)),
+            reader: OnceLock::new(),
+            visible: RwLock::new(LogPosition::default()),
+            visible_offset: AtomicI64::new(0),
+            waiters: Waiters::default(),
+            sync_requested: AtomicBool::new(false),
+        }
+    }
+
+    /// The id of the topic.
+    pub fn topic(&self) -> TopicId {
+        self.topic
+    }
+
+    /// The name of the topic.
+    pub fn topic_name(&self) -> &Arc<str> {
+        &self.topic_name
+    }
+
+    /// The number of the partition.
+    pub fn index(&self) -> PartitionIndex {
+        self.index
+    }
+
+    /// The epoch of the present leadership.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        LeaderEpoch(self.leader_epoch.load(Ordering::Acquire))
+    }
+
+    /// The topic's settings as they are now.
+    pub fn config(&self) -> arc_swap::Guard<Arc<TopicConfig>> {
+        self.config.load()
+    }
+
+    /// The end of what is acknowledged and may be read.
+    pub fn high_watermark(&self) -> Offset {
+        Offset(self.visible_offset.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.storage.partition_dir(self.topic, self.index)
+    }
+
+    /// Runs `work` on the replica, opening it first if nobody has. A panic in `work` takes the partition offline.
+    fn with<R>(&self, work: impl FnOnce(&mut Replica) -> R) -> Result<R, Unavailable> {
+        self.storage.check_alive()?;
+        let mut guard = OfflineOnPanic { state: self.state.lock(), armed: true };
+        let result = self.open_in(&mut guard.state).map(work);
+        guard.armed = false;
+        result
+    }
+
+    fn open_in<'s>(&self, state: &'s mut State) -> Result<&'s mut Replica, Unavailable> {
+        if let State::Closed(checkpoint) = state {
+            match self.open_replica(checkpoint.take()) {
+                Ok(replica) => {
+                    self.publish(replica.high_watermark());
+                    // Set once: a partition is opened once in its life.
+                    let _ = self.reader.set(replica.log().reader());
+                    *state = State::Open(Box::new(replica));
+                }
+                Err(why) => {
+                    tracing::error!(topic = %self.topic_name, partition = %self.index, %why, "partition is offline");
+                    *state = State::Offline(why);
+                }
+            }
+        }
+        match state {
+            State::Open(replica) => Ok(replica),
+            State::Deleted => Err(Unavailable::Deleted),
+            State::Offline(why) => Err(Unavailable::Offline(Arc::clone(why))),
+            // `open_replica` left either an open or an offline state behind.
+            State::Closed(_) => Err(Unavailable::Offline("not opened".into())),
+        }
+    }
+
+    fn open_replica(&self, checkpoint: Option<Checkpoint>) -> Result<Replica, Arc<str>> {
+        let config = self.config.load();
+        let (log, recovered) = Log::open(
+            Arc::clone(self.storage.disk()),
+            self.dir(),
+            log_config(&config, self.segment_limit.load(Ordering::Relaxed)),
+            checkpoint,
+            self.storage.now(),
+        )
+        .map_err(|error| Arc::<str>::from(error.to_string()))?;
+        if let Some(damage) = recovered.damaged {
+            // The only copy is damaged below what was synced: no truncation, an operator decides (rule L5).
+            return Err(format!("its log is damaged below what was acknowledged ({damage})").into());
+        }
+        if recovered.truncated_bytes > 0 {
+            tracing::warn!(
+                topic = %self.topic_name, partition = %self.index, bytes = recovered.truncated_bytes,
+                "dropped a torn, unacknowledged end of the log"
+            );
+        }
+        Replica::lead(log, self.leader_epoch(), durability(&config))
+            .map_err(|error| Arc::<str>::from(error.to_string()))
+    }
+
+    /// The read half, opening the log if nobody has.
+    fn reader(&self) -> Result<&LogReader, Unavailable> {
+        self.storage.check_alive()?;
+        if self.reader.get().is_none() {
+            self.with(|_| ())?;
+        }
+        self.reader.get().ok_or_else(|| Unavailable::Offline("not opened".into()))
+    }
+
+    fn publish(&self, high_watermark: LogPosition) {
+        *self.visible.write() = high_watermark;
+        self.visible_offset.store(high_watermark.offset.0, Ordering::Release);
+    }
+
+    /// Appends validated batches, in order, under one lock and with as few writes as possible. `outcomes` gains one
+    /// entry per batch; connections to wake because of it are left in `wakes`. With `awaited` somebody waits for the
+    /// batches to be durable, so that a sync is asked for at once rather than within milliseconds.
+    pub fn append(
+        self: &Arc<Self>,
+        batches: &[ProducedBatch],
+        awaited: bool,
+        now: Timestamp,
+        outcomes: &mut Vec<Outcome>,
+        wakes: &mut Wakes,
+    ) -> Result<(), Unavailable> {
+        let bytes = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
+        self.storage.check_room(bytes)?;
+        let (high_watermark, unsynced, unsynced_records) = self.with(|replica| {
+            replica.append(batches, now, outcomes);
+            let high_watermark = replica.high_watermark();
+            if high_watermark.offset.0 != self.visible_offset.load(Ordering::Relaxed) {
+                self.publish(high_watermark);
+            }
+            let log = replica.log();
+            (high_watermark.offset, log.unsynced_bytes(), log.end().offset.0 - log.recovery_point().0)
+        })?;
+        self.waiters.take_reached(high_watermark, wakes);
+        let config = self.config.load();
+        let due = match durability(&config) {
+            ottla_replica::Durability::Fsync => unsynced > 0,
+            ottla_replica::Durability::Replicated => {
+                unsynced >= LAZY_SYNC_BYTES || (unsynced > 0 && unsynced_records >= config.flush_messages)
+            }
+        };
+        if due {
+            self.request_sync(awaited);
+        }
+        Ok(())
+    }
+
+    /// Puts the partition on the flusher's list unless it is there already.
+    pub(crate) fn request_sync(self: &Arc<Self>, urgent: bool) {
+        let listed = self.sync_requested.swap(true, Ordering::AcqRel);
+        if !listed || urgent {
+            self.storage.flusher().request((!listed).then(|| Arc::clone(self)), urgent);
+        }
+    }
+
+    pub(crate) fn begin_sync(&self) -> Option<SyncPlan> {
+        // Cleared first, so that an append from here on asks again.
+        self.sync_requested.store(false, Ordering::Release);
+        self.with(Replica::begin_sync).ok().flatten()
+    }
+
+    pub(crate) fn complete_sync(&self, plan: SyncPlan, result: Result<(), SyncError>, wakes: &mut Wakes) {
+        let completed = self.with(|replica| {
+            let completed = replica.complete_sync(plan, result);
+            self.publish(replica.high_watermark());
+            completed
+        });
+        match completed {
+            Ok(Ok(())) => self.waiters.take_reached(self.high_watermark(), wakes),
+            Ok(Err(error)) => {
+                // Linux forgets which pages failed: nothing after the last good sync can be believed (rule L10).
+                self.storage.fail(&error);
+                self.waiters.take_all(wakes);
+            }
+            Err(_) => self.waiters.take_all(wakes),
+        }
+    }
+
+    /// Where to find the bytes a fetch asks for, up to the high watermark.
+    pub fn read(&self, request: &ReadRequest) -> Result<Fetched, ReadRefusal> {
+        let reader = self.reader()?;
+        self.check_epoch(request.current_epoch)?;
+        let last_epoch = request.last_fetched_epoch;
+        if last_epoch != LeaderEpoch::NONE && last_epoch != self.leader_epoch() {
+            // An epoch we never heard of can't be compared; the offset is checked below as ever.
+            if let Some((epoch, end)) = self.epoch_end(last_epoch)?
+                && (epoch < last_epoch || end < request.from)
+            {
+                return Err(ReadRefusal::Diverging { epoch, end });
+            }
+        }
+        // Taken once, so that what is planned below and what is reported agree (rule L3).
+        let visible = *self.visible.read();
+        let log_start = reader.start_offset();
+        if request.from < log_start || request.from > visible.offset {
+            return Err(ReadRefusal::OutOfRange);
+        }
+        let mut records = None;
+        if request.from < visible.offset {
+            let plan = reader.read(request.from, visible, request.max_bytes, request.at_least_one);
+            let plan = plan.map_err(|error| match error {
+                // Retention moved the start while we looked.
+                ReadError::OutOfRange { .. } => ReadRefusal::OutOfRange,
+                error => ReadRefusal::Unavailable(Unavailable::Offline(error.to_string().into())),
+            })?;
+            // A plan never crosses a segment, so there is one region at most.
+            records = plan.regions.into_iter().next();
+        }
+        Ok(Fetched { records, high_watermark: visible.offset, log_start })
+    }
+
+    /// Whether a request that names `current` may be served by this leadership (rule E7).
+    pub fn check_epoch(&self, current: LeaderEpoch) -> Result<(), EpochRefusal> {
+        let ours = self.leader_epoch();
+        match current {
+            LeaderEpoch::NONE => Ok(()),
+            epoch if epoch < ours => Err(EpochRefusal::Fenced),
+            epoch if epoch > ours => Err(EpochRefusal::Unknown),
+            _ => Ok(()),
+        }
+    }
+
+    /// Wakes `waker` when the high watermark reaches `target`, or the partition goes away. `false` if it is there
+    /// already: then nothing was registered.
+    pub fn wait_for(&self, target: Offset, waker: &Waker) -> bool {
+        if self.high_watermark() >= target || self.unavailable().is_some() {
+            return false;
+        }
+        self.waiters.register(waker, target);
+        if self.high_watermark() >= target || self.unavailable().is_some() {
+            self.waiters.forget(waker);
+            return false;
+        }
+        true
+    }
+
+    /// Takes back a [`Partition::wait_for`].
+    pub fn forget(&self, waker: &Waker) {
+        self.waiters.forget(waker);
+    }
+
+    /// Why the partition can't serve, if it can't. Looks only; never opens the log.
+    pub fn unavailable(&self) -> Option<Unavailable> {
+        if let Err(why) = self.storage.check_alive() {
+            return Some(why);
+        }
+        match &*self.state.lock() {
+            State::Closed(_) | State::Open(_) => None,
+            State::Offline(why) => Some(Unavailable::Offline(Arc::clone(why))),
+            State::Deleted => Some(Unavailable::Deleted),
+        }
+    }
+
+    /// Answers ListOffsets; `None` where no record matches.
+    pub fn find_offset(&self, spec: OffsetSpec) -> Result<Option<FoundOffset>, ReadRefusal> {
+        let reader = self.reader()?;
+        let visible = *self.visible.read();
+        let place = |offset: Offset| {
+            let leader_epoch = self.with(|replica| replica.log().epochs().epoch_at(offset))?;
+            Ok(Some(FoundOffset {
+                offset,
+                timestamp: Timestamp::NONE,
+                leader_epoch: leader_epoch.unwrap_or(LeaderEpoch::NONE),
+            }))
+        };
+        let found = match spec {
+            OffsetSpec::Earliest => return place(reader.start_offset()),
+            OffsetSpec::Latest => {
+                return Ok(Some(FoundOffset {
+                    offset: visible.offset,
+                    timestamp: Timestamp::NONE,
+                    leader_epoch: self.leader_epoch(),
+                }));
+            }
+            OffsetSpec::MaxTimestamp => reader.max_timestamp(visible),
+            OffsetSpec::At(timestamp) => reader.find_by_timestamp(timestamp, visible),
+        };
+        let found = found.map_err(|error| Unavailable::Offline(error.to_string().into()))?;
+        Ok(found.map(|(offset, timestamp, leader_epoch)| FoundOffset { offset, timestamp, leader_epoch }))
+    }
+
+    /// Where `epoch` ends with us (OffsetForLeaderEpoch, rule E2): the largest epoch at or below it, and its end.
+    /// `None` for an epoch later than ours.
+    pub fn epoch_end(&self, epoch: LeaderEpoch) -> Result<Option<(LeaderEpoch, Offset)>, Unavailable> {
+        self.with(|replica| {
+            let log = replica.log();
+            log.epochs().end_offset_for(epoch, log.end().offset)
+        })
+    }
+
+    /// The first offset still there. Looks only; never opens the log.
+    pub fn log_start(&self) -> Offset {
+        self.reader.get().map_or(Offset::ZERO, LogReader::start_offset)
+    }
+
+    /// Moves the log start to `before` (DeleteRecords); `None` is the high watermark. Returns the new start.
+    pub fn delete_records(&self, before: Option<Offset>) -> Result<Offset, ReadRefusal> {
+        let start = self.with(|replica| {
+            let high_watermark = replica.high_watermark().offset;
+            let before = before.unwrap_or(high_watermark);
+            if before > high_watermark || before < Offset::ZERO {
+                return Err(ReadRefusal::OutOfRange);
+            }
+            replica.log_mut().advance_start(before).map_err(|error| Unavailable::Offline(error.to_string().into()))?;
+            Ok(replica.log().start())
+        })??;
+        self.storage.checkpoint_wanted();
+        Ok(start)
+    }
+
+    /// Offsets and size.
+    pub fn extent(&self) -> Result<Extent, Unavailable> {
+        self.with(|replica| {
+            let log = replica.log();
+            Extent { log_start: log.start(), log_end: log.end().offset, size: log.size_in_bytes() }
+        })
+    }
+
+    /// The producers that are active on the partition (KIP-664).
+    pub fn producers(&self) -> Result<Vec<ottla_log::ProducerDescription>, Unavailable> {
+        self.with(|replica| replica.log().producers().describe())
+    }
+
+    /// Whether somebody has used the partition since the start.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(&*self.state.lock(), State::Open(_))
+    }
+
+    /// Checks some of what is durable for rot, and reports what it finds; `None` if that could not be read.
+    pub(crate) fn scrub(&self, cursor: ScrubCursor, max_bytes: u64) -> Option<ScrubStep> {
+        let reader = self.reader().ok()?;
+        let durable = self.with(|replica| replica.log().durable_end()).ok()?;
+        let step = reader.scrub_step(cursor, durable, max_bytes).ok()?;
+        if let Some(damage) = &step.found {
+            tracing::error!(
+                topic = %self.topic_name, partition = %self.index, %damage,
+                "a batch on the disk is damaged; consumers that verify checksums will refuse it"
+            );
+        }
+        Some(step)
+    }
+
+    /// The segments, oldest first, for retention.
+    pub(crate) fn segments(&self) -> Result<Vec<SegmentInfo>, Unavailable> {
+        self.with(|replica| replica.log().segments())
+    }
+
+    /// Drops every segment that ends at or below `before`, up to the high watermark.
+    pub(crate) fn trim(&self, before: Offset) -> Result<(), Unavailable> {
+        self.with(|replica| {
+            let before = before.min(replica.high_watermark().offset);
+            replica.log_mut().advance_start(before).map_err(|error| Unavailable::Offline(error.to_string().into()))
+        })??;
+        self.storage.checkpoint_wanted();
+        Ok(())
+    }
+
+    /// Closes the active segment, so that retention may take it.
+    pub(crate) fn roll(self: &Arc<Self>) -> Result<(), Unavailable> {
+        let now = self.storage.now();
+        self.with(|replica| {
+            replica.log_mut().roll(now).map_err(|error| Unavailable::Offline(error.to_string().into()))
+        })??;
+        self.request_sync(false);
+        Ok(())
+    }
+
+    /// Regular housekeeping that costs nothing on a partition nobody opened: expired producers, deleted segments,
+    /// idle files, and syncs that nobody waits for.
+    pub(crate) fn housekeep(self: &Arc<Self>, now: Timestamp, producer_expiration_ms: i64) {
+        if !matches!(&*self.state.lock(), State::Open(_)) {
+            return;
+        }
+        let unsynced = self.with(|replica| {
+            let log = replica.log_mut();
+            log.expire_producers(now, producer_expiration_ms);
+            log.remove_deleted(now);
+            log.close_idle_files();
+            log.unsynced_bytes()
+        });
+        if unsynced.is_ok_and(|bytes| bytes > 0) {
+            self.request_sync(false);
+        }
+    }
+
+    /// Takes new topic settings.
+    pub(crate) fn set_config(&self, config: TopicConfig, segment_limit: Option<u64>) {
+        let limit = segment_limit.unwrap_or(u64::MAX);
+        if **self.config.load() == config && self.segment_limit.load(Ordering::Relaxed) == limit {
+            return;
+        }
+        self.config.store(Arc::new(config));
+        self.segment_limit.store(limit, Ordering::Relaxed);
+        let config = self.config.load();
+        let mut wakes = Wakes::default();
+        if let State::Open(replica) = &mut *self.state.lock() {
+            replica.log_mut().set_config(log_config(&config, limit));
+            replica.set_durability(durability(&config));
+            self.publish(replica.high_watermark());
+        }
+        self.waiters.take_reached(self.high_watermark(), &mut wakes);
+        wakes.wake();
+    }
+
+    /// What the node's checkpoint file holds of this partition; `None` if nothing is known beyond what it held before.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        match &*self.state.lock() {
+            State::Open(replica) => Some(replica.log().checkpoint()),
+            State::Closed(checkpoint) => checkpoint.clone(),
+            State::Offline(_) | State::Deleted => None,
+        }
+    }
+
+    /// Syncs everything for a clean shutdown. `false` if that could not be proved.
+    pub(crate) fn close(&self) -> bool {
+        match &mut *self.state.lock() {
+            State::Open(replica) => match replica.log_mut().close_clean() {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::error!(topic = %self.topic_name, partition = %self.index, %error, "not closed cleanly");
+                    false
+                }
+            },
+            State::Closed(_) | State::Deleted => true,
+            State::Offline(_) => false,
+        }
+    }
+
+    /// Forgets the partition and wakes whoever waits for it. The files are the caller's to remove.
+    pub(crate) fn delete(&self) {
+        *self.state.lock() = State::Deleted;
+        let mut wakes = Wakes::default();
+        self.waiters.take_all(&mut wakes);
+        wakes.wake();
+    }
+}
