@@ -1,0 +1,380 @@
+//! Fetch (key 1): file ranges up to the high watermark, now or when there are enough of them.
+//!
+//! [`prepare`] reads the request and its session; [`ParkedFetch::poll`] collects what there is and answers once
+//! `min_bytes` are there, something is wrong, or `max_wait_ms` has passed. Records are never copied: the answer carries
+//! ranges of segment files (`outbox.rs` sends them). KIP-74 (byte limits), KIP-227 (sessions), KIP-320 (epochs),
+//! KIP-516 (topic ids, version 13).
+//!
+//! Next: `fetch_sessions.rs`, `ottla_node::Partition::read`.
+
+use std::{sync::Arc, task::Waker, time::Duration};
+
+use ottla_log::FileRegion;
+use ottla_node::{ReadRefusal, ReadRequest, Topics, Unavailable};
+use ottla_protocol::{
+    ErrorCode, Reader, Records, Region, RequestHeader,
+    messages::{
+        FetchRequest, FetchResponse,
+        fetch_request::FetchTopic,
+        fetch_response::{EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData},
+    },
+};
+use ottla_replica::EpochRefusal;
+use ottla_types::{LeaderEpoch, Offset, PartitionIndex};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Context, decode, unavailable_code};
+use crate::{
+    connection::Close,
+    fetch_sessions::{FINAL_EPOCH, INITIAL_EPOCH, Session, Told, TopicKey, Wanted},
+    outbox::Outbox,
+    server::Broker,
+};
+
+/// First version that names topics by id.
+const TOPIC_ID_VERSION: i16 = 13;
+const READ_COMMITTED: i8 = 1;
+
+/// A fetch that is answered by its first or a later [`ParkedFetch::poll`].
+pub(crate) struct ParkedFetch {
+    header: RequestHeader,
+    /// This broker as the client knows it, for hints to the leader (KIP-951).
+    endpoint: (String, u16),
+    deadline: Instant,
+    min_bytes: u64,
+    max_bytes: u64,
+    read_committed: bool,
+    source: Source,
+    waiting: bool,
+}
+
+/// Which partitions are meant.
+enum Source {
+    /// All are in the request, and all are answered.
+    Request(Vec<Wanted>),
+    /// The request opened a session: all are answered, and the session's id with them.
+    Opened(Arc<Mutex<Session>>),
+    /// The session goes on: only news is answered.
+    Resumed(Arc<Mutex<Session>>),
+    /// The session can't be used (rule F1).
+    Refused(ErrorCode),
+}
+
+/// What one look at the partitions found.
+#[derive(Default)]
+struct Collected {
+    topics: Vec<FetchableTopicResponse>,
+    regions: Vec<FileRegion>,
+    bytes: u64,
+    /// Something that the client should hear of at once.
+    urgent: bool,
+    endpoint_needed: bool,
+}
+
+/// Reads a request and finds its session.
+pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<ParkedFetch, Close> {
+    let request: FetchRequest = decode(context, reader)?;
+    let by_id = context.version() >= TOPIC_ID_VERSION;
+    let now = Instant::now();
+    let sessions = &context.broker.sessions;
+    let wanted = wanted(request.topics, by_id, &context.broker.node.topics());
+    let source = match (request.session_id, request.session_epoch) {
+        (id, INITIAL_EPOCH) => {
+            sessions.close(id);
+            match sessions.open(wanted.clone(), by_id, now) {
+                Some(session) => Source::Opened(session),
+                None => Source::Request(wanted),
+            }
+        }
+        (id, FINAL_EPOCH) => {
+            sessions.close(id);
+            Source::Request(wanted)
+        }
+        (id, epoch) => match sessions.resume(id, epoch, by_id, now) {
+            Err(code) => Source::Refused(code),
+            Ok(session) => {
+                let mut state = session.lock();
+                for topic in request.forgotten_topics_data {
+                    let key = topic_key(by_id, topic.topic_id, &topic.topic);
+                    state.forget(&key, &topic.partitions);
+                }
+                state.update(wanted);
+                drop(state);
+                Source::Resumed(session)
+            }
+        },
+    };
+    let bytes = |wire: i32| u64::try_from(wire).unwrap_or(0);
+    Ok(ParkedFetch {
+        header: context.header.clone(),
+        endpoint: context.endpoint(),
+        deadline: now + Duration::from_millis(bytes(request.max_wait_ms)),
+        min_bytes: bytes(request.min_bytes),
+        max_bytes: bytes(request.max_bytes).min(context.broker.options.fetch_bytes_max),
+        read_committed: request.isolation_level == READ_COMMITTED,
+        source,
+        waiting: false,
+    })
+}
+
+fn topic_key(by_id: bool, id: ottla_types::TopicId, name: &str) -> TopicKey {
+    if by_id { TopicKey::Id(id) } else { TopicKey::Name(name.into()) }
+}
+
+fn wanted(topics: Vec<FetchTopic>, by_id: bool, known: &Topics) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for topic in topics {
+        let key = topic_key(by_id, topic.topic_id, &topic.topic);
+        let held = match &key {
+            TopicKey::Id(id) => known.with_id(*id),
+            TopicKey::Name(name) => known.named(name),
+        };
+        wanted.extend(topic.partitions.into_iter().map(|partition| Wanted {
+            topic: key.clone(),
+            index: PartitionIndex(partition.partition),
+            from: Offset(partition.fetch_offset),
+            current_epoch: LeaderEpoch(partition.current_leader_epoch),
+            last_fetched_epoch: LeaderEpoch(partition.last_fetched_epoch),
+            max_bytes: u64::try_from(partition.partition_max_bytes).unwrap_or(0),
+            partition: held.and_then(|topic| topic.partition(PartitionIndex(partition.partition))).cloned(),
+            told: Told::NOTHING,
+            seen: Offset(-1),
+            answered: false,
+        }));
+    }
+    wanted
+}
+
+impl ParkedFetch {
+    /// Answers if there is enough to say, and says whether it did; otherwise `waker` is woken when it is worth looking
+    /// again.
+    pub(crate) fn poll(
+        &mut self,
+        broker: &Broker,
+        now: Instant,
+        waker: &Waker,
+        outbox: &mut Outbox,
+    ) -> Result<bool, Close> {
+        loop {
+            let mut response = FetchResponse::default();
+            let collected = match &mut self.source {
+                Source::Refused(code) => {
+                    response.error_code = code.code();
+                    Collected { urgent: true, ..Collected::default() }
+                }
+                Source::Request(wanted) => collect(wanted, false, self.max_bytes, self.read_committed, broker),
+                Source::Opened(session) => {
+                    let mut session = session.lock();
+                    response.session_id = session.id;
+                    collect(&mut session.wanted, false, self.max_bytes, self.read_committed, broker)
+                }
+                Source::Resumed(session) => {
+                    let mut session = session.lock();
+                    response.session_id = session.id;
+                    collect(&mut session.wanted, true, self.max_bytes, self.read_committed, broker)
+                }
+            };
+            if !collected.urgent && collected.bytes < self.min_bytes && now < self.deadline && self.wait(waker) {
+                return Ok(false);
+            }
+            if collected.urgent || collected.bytes >= self.min_bytes || now >= self.deadline {
+                self.forget(waker);
+                response.responses = collected.topics;
+                if collected.endpoint_needed {
+                    response.node_endpoints.push(self.node_endpoint(broker));
+                }
+                self.settle(&response);
+                outbox.push_response(super::encode(&self.header, &response)?, collected.regions);
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Registers with every partition; `false` if one moved since it was looked at.
+    fn wait(&mut self, waker: &Waker) -> bool {
+        self.waiting = true;
+        let mut unmoved = true;
+        self.each(|wanted| {
+            if let Some(partition) = &wanted.partition {
+                unmoved &= partition.wait_for(Offset(wanted.seen.0.saturating_add(1)), waker);
+            }
+        });
+        unmoved
+    }
+
+    /// Remembers what the client is about to be told, and whose turn is next.
+    fn settle(&self, response: &FetchResponse) {
+        let (Source::Opened(session) | Source::Resumed(session)) = &self.source else { return };
+        let mut session = session.lock();
+        let mut answers = response.responses.iter().flat_map(|topic| &topic.partitions).peekable();
+        let mut served = Vec::with_capacity(session.wanted.len());
+        for wanted in &mut session.wanted {
+            // Answers stand in the session's order, without those that had no news.
+            let Some(answer) = answers.next_if(|answer| wanted.answered && answer.partition_index == wanted.index.0)
+            else {
+                served.push(false);
+                continue;
+            };
+            wanted.told = Told {
+                high_watermark: Offset(answer.high_watermark),
+                log_start: Offset(answer.log_start_offset),
+                error: answer.error_code != 0,
+            };
+            served.push(answer.records.as_ref().is_some_and(|records| !records.is_empty()));
+        }
+        session.rotate(&served);
+    }
+
+    fn each(&self, mut visit: impl FnMut(&Wanted)) {
+        match &self.source {
+            Source::Request(wanted) => wanted.iter().for_each(visit),
+            Source::Opened(session) | Source::Resumed(session) => session.lock().wanted.iter().for_each(&mut visit),
+            Source::Refused(_) => {}
+        }
+    }
+
+    fn node_endpoint(&self, broker: &Broker) -> NodeEndpoint {
+        NodeEndpoint {
+            node_id: broker.node.id().0,
+            host: self.endpoint.0.clone().into(),
+            port: i32::from(self.endpoint.1),
+            rack: None,
+        }
+    }
+
+    /// When the client wants an answer whatever there is.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Takes the waker back.
+    pub(crate) fn forget(&self, waker: &Waker) {
+        if self.waiting {
+            self.each(|wanted| {
+                if let Some(partition) = &wanted.partition {
+                    partition.forget(waker);
+                }
+            });
+        }
+    }
+}
+
+/// Looks at each partition in turn while there is room in the answer. With `news_only`, partitions about which the
+/// client knows everything are left out (rule F2).
+fn collect(wanted: &mut [Wanted], news_only: bool, max_bytes: u64, read_committed: bool, broker: &Broker) -> Collected {
+    let mut collected = Collected { urgent: wanted.is_empty(), ..Collected::default() };
+    let mut last_topic: Option<TopicKey> = None;
+    for wanted in wanted {
+        let room = max_bytes.saturating_sub(collected.bytes);
+        let answer = look(wanted, room, collected.bytes == 0, read_committed, &mut collected, broker);
+        let records = answer.records.as_ref().is_some_and(|records| !records.is_empty());
+        let diverging = answer.diverging_epoch != EpochEndOffset::default();
+        let told = Told {
+            high_watermark: Offset(answer.high_watermark),
+            log_start: Offset(answer.log_start_offset),
+            error: answer.error_code != 0,
+        };
+        wanted.seen = told.high_watermark;
+        collected.urgent |= told.error || diverging;
+        wanted.answered = !news_only || records || diverging || told.error || told != wanted.told;
+        if !wanted.answered {
+            continue;
+        }
+        if last_topic.as_ref() != Some(&wanted.topic) {
+            let mut topic = FetchableTopicResponse::default();
+            match &wanted.topic {
+                TopicKey::Id(id) => topic.topic_id = *id,
+                TopicKey::Name(name) => topic.topic = name.as_ref().into(),
+            }
+            collected.topics.push(topic);
+            last_topic = Some(wanted.topic.clone());
+        }
+        if let Some(topic) = collected.topics.last_mut() {
+            topic.partitions.push(answer);
+        }
+    }
+    collected
+}
+
+/// The answer for one partition; its records' file range goes to `collected`.
+fn look(
+    wanted: &mut Wanted,
+    room: u64,
+    at_least_one: bool,
+    read_committed: bool,
+    collected: &mut Collected,
+    broker: &Broker,
+) -> PartitionData {
+    let mut answer = PartitionData {
+        partition_index: wanted.index.0,
+        high_watermark: -1,
+        aborted_transactions: read_committed.then(Vec::new),
+        records: Some(Records::default()),
+        ..Default::default()
+    };
+    if wanted.partition.is_none() {
+        let topics = broker.node.topics();
+        let topic = match &wanted.topic {
+            TopicKey::Id(id) => topics.with_id(*id),
+            TopicKey::Name(name) => topics.named(name),
+        };
+        let by_id = matches!(wanted.topic, TopicKey::Id(_));
+        match topic.map(|topic| topic.partition(wanted.index)) {
+            Some(Some(partition)) => wanted.partition = Some(Arc::clone(partition)),
+            None if by_id => answer.error_code = ErrorCode::UnknownTopicId.code(),
+            _ => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+        }
+    }
+    let Some(partition) = &wanted.partition else { return answer };
+    let request = ReadRequest {
+        from: wanted.from,
+        current_epoch: wanted.current_epoch,
+        last_fetched_epoch: wanted.last_fetched_epoch,
+        max_bytes: wanted.max_bytes.min(room),
+        at_least_one,
+    };
+    match partition.read(&request) {
+        Ok(fetched) => {
+            answer.high_watermark = fetched.high_watermark.0;
+            // Without transactions nothing is ever undecided.
+            answer.last_stable_offset = fetched.high_watermark.0;
+            answer.log_start_offset = fetched.log_start.0;
+            if let Some(region) = fetched.records {
+                // One partition's share of an answer never passes i32::MAX bytes: the limits come from the wire.
+                let len = u32::try_from(region.len).unwrap_or(0);
+                answer.records = Some(Records::Region(Region { token: collected.regions.len() as u64, len }));
+                collected.bytes += region.len;
+                collected.regions.push(region);
+            }
+        }
+        Err(ReadRefusal::Diverging { epoch, end }) => {
+            answer.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0 };
+        }
+        Err(refusal) => {
+            let code = read_error(&refusal);
+            answer.error_code = code.code();
+            if code == ErrorCode::FencedLeaderEpoch {
+                let leader_epoch = partition.leader_epoch().0;
+                answer.current_leader = LeaderIdAndEpoch { leader_id: broker.node.id().0, leader_epoch };
+                collected.endpoint_needed = true;
+            }
+            if matches!(refusal, ReadRefusal::Unavailable(Unavailable::Deleted)) {
+                // Re-created under the same name it is another partition: look it up again next time.
+                wanted.partition = None;
+            }
+        }
+    }
+    answer
+}
+
+/// Kafka's code for a refused read.
+pub(super) fn read_error(refusal: &ReadRefusal) -> ErrorCode {
+    match refusal {
+        ReadRefusal::Unavailable(unavailable) => unavailable_code(unavailable),
+        ReadRefusal::Epoch(EpochRefusal::Fenced) => ErrorCode::FencedLeaderEpoch,
+        ReadRefusal::Epoch(EpochRefusal::Unknown) => ErrorCode::UnknownLeaderEpoch,
+        // A diverging history is its own answer where a request can carry one; elsewhere the offset is not ours.
+        ReadRefusal::OutOfRange | ReadRefusal::Diverging { .. } => ErrorCode::OffsetOutOfRange,
+    }
+}

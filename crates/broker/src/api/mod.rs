@@ -1,0 +1,236 @@
+//! The table of requests: one row and one file for each Kafka API that is served.
+//!
+//! A row names the operation that `authorize` is asked about and the handler. ApiVersions is derived from the table, so
+//! nothing can be advertised that is not served. Handlers take the newest shape of a request and return the newest
+//! shape of its response; the codec alone knows versions, except where behaviour differs between them.
+//!
+//! Next: `produce.rs` and `fetch.rs` for the hot path, the file of any other API by its name.
+
+use std::{fmt, net::SocketAddr};
+
+use bytes::Bytes;
+use ottla_node::Unavailable;
+use ottla_protocol::{ApiKey, ErrorCode, GatherOut, Reader, Request, RequestHeader};
+
+use crate::{
+    connection::Close,
+    server::{Broker, Listener},
+};
+
+mod alter_configs;
+mod api_versions;
+mod configs;
+mod create_acls;
+mod create_partitions;
+mod create_topics;
+mod delete_acls;
+mod delete_records;
+mod delete_topics;
+mod describe_acls;
+mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_topic_partitions;
+pub(crate) mod fetch;
+mod incremental_alter_configs;
+mod init_producer_id;
+mod list_offsets;
+mod list_partition_reassignments;
+mod metadata;
+mod offset_for_leader_epoch;
+pub(crate) mod produce;
+
+/// Who is behind a connection, as far as it said.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Client {
+    /// Name and version of its library (KIP-511).
+    pub(crate) software: Option<(String, String)>,
+    /// Who it authenticated as; nobody until a listener asks for it.
+    pub(crate) principal: Principal,
+}
+
+/// The identity that requests are authorised as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Principal {
+    /// `User:ANONYMOUS`: the listener asks for no proof.
+    #[default]
+    Anonymous,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.software {
+            Some((name, version)) => write!(f, "{name} {version}"),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
+/// What a handler knows of the request besides its body.
+pub(crate) struct Context<'a> {
+    pub(crate) broker: &'a Broker,
+    pub(crate) listener: &'a Listener,
+    pub(crate) local: SocketAddr,
+    pub(crate) header: &'a RequestHeader,
+    pub(crate) principal: &'a Principal,
+}
+
+impl Context<'_> {
+    /// Version of the request.
+    pub(crate) fn version(&self) -> i16 {
+        self.header.api_version
+    }
+
+    /// Host and port of this broker as the client of this request should know them.
+    pub(crate) fn endpoint(&self) -> (String, u16) {
+        self.listener.endpoint(self.local)
+    }
+}
+
+/// What became of a request.
+pub(crate) enum Served {
+    /// Done; the answer is complete.
+    Answer(GatherOut),
+    /// Validated, to be appended together with its neighbours.
+    Produce(Box<produce::PendingProduce>),
+    /// To be answered now or when there is data.
+    Fetch(Box<fetch::ParkedFetch>),
+}
+
+/// What a principal wants to do with the API, in Kafka's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Read,
+    Write,
+    Create,
+    Delete,
+    Alter,
+    Describe,
+    DescribeConfigs,
+    AlterConfigs,
+    IdempotentWrite,
+    /// Allowed before anything else is known of the client.
+    Handshake,
+}
+
+struct Row {
+    key: ApiKey,
+    operation: Operation,
+    serve: Serve,
+}
+
+type Handler = fn(&Context<'_>, &mut Reader) -> Result<GatherOut, Close>;
+
+enum Serve {
+    /// Answers from memory and the page cache.
+    Inline(Handler),
+    /// May wait for the disk: other connections go on meanwhile.
+    Blocking(Handler),
+    Handshake(fn(&Context<'_>, &mut Client, &mut Reader) -> Result<GatherOut, Close>),
+    Produce,
+    Fetch,
+}
+
+macro_rules! row {
+    ($key:ident, $operation:ident, $how:ident($handler:path)) => {
+        Row {
+            key: ApiKey::$key,
+            operation: Operation::$operation,
+            serve: Serve::$how(|context, reader| answer(context, reader, $handler)),
+        }
+    };
+}
+
+static TABLE: &[Row] = &[
+    Row { key: ApiKey::Produce, operation: Operation::Write, serve: Serve::Produce },
+    Row { key: ApiKey::Fetch, operation: Operation::Read, serve: Serve::Fetch },
+    row!(ListOffsets, Describe, Blocking(list_offsets::handle)),
+    row!(Metadata, Describe, Inline(metadata::handle)),
+    Row { key: ApiKey::ApiVersions, operation: Operation::Handshake, serve: Serve::Handshake(api_versions::serve) },
+    row!(CreateTopics, Create, Blocking(create_topics::handle)),
+    row!(DeleteTopics, Delete, Blocking(delete_topics::handle)),
+    row!(DeleteRecords, Delete, Blocking(delete_records::handle)),
+    row!(InitProducerId, IdempotentWrite, Blocking(init_producer_id::handle)),
+    row!(OffsetForLeaderEpoch, Describe, Blocking(offset_for_leader_epoch::handle)),
+    row!(DescribeAcls, Describe, Inline(describe_acls::handle)),
+    row!(CreateAcls, Alter, Inline(create_acls::handle)),
+    row!(DeleteAcls, Alter, Inline(delete_acls::handle)),
+    row!(DescribeConfigs, DescribeConfigs, Inline(describe_configs::handle)),
+    row!(AlterConfigs, AlterConfigs, Blocking(alter_configs::handle)),
+    row!(DescribeLogDirs, Describe, Blocking(describe_log_dirs::handle)),
+    row!(CreatePartitions, Alter, Blocking(create_partitions::handle)),
+    row!(IncrementalAlterConfigs, AlterConfigs, Blocking(incremental_alter_configs::handle)),
+    row!(ListPartitionReassignments, Describe, Inline(list_partition_reassignments::handle)),
+    row!(DescribeCluster, Describe, Inline(describe_cluster::handle)),
+    row!(DescribeProducers, Read, Blocking(describe_producers::handle)),
+    row!(DescribeTopicPartitions, Describe, Inline(describe_topic_partitions::handle)),
+];
+
+/// Serves one request, whose header has been read from `reader`.
+///
+/// # Errors
+/// The connection has to be closed: Kafka has no answer for an API that is not there, a version that is not served, or
+/// a body that can't be read.
+pub(crate) fn serve(context: &Context<'_>, client: &mut Client, mut reader: Reader) -> Result<Served, Close> {
+    let key = context.header.api_key;
+    let Some(row) = TABLE.iter().find(|row| row.key == key) else {
+        return Err(Close::BadRequest(format!("{key:?} is not served")));
+    };
+    if key != ApiKey::ApiVersions && !key.versions().contains(&context.version()) {
+        return Err(Close::BadRequest(format!("version {} of {key:?} is not served", context.version())));
+    }
+    if !authorize(context.principal, row.operation) {
+        return Err(Close::BadRequest(format!("{key:?} is not allowed")));
+    }
+    match row.serve {
+        Serve::Inline(handler) => handler(context, &mut reader).map(Served::Answer),
+        Serve::Blocking(handler) => tokio::task::block_in_place(|| handler(context, &mut reader)).map(Served::Answer),
+        Serve::Handshake(handler) => handler(context, client, &mut reader).map(Served::Answer),
+        Serve::Produce => produce::prepare(context, &mut reader).map(|pending| Served::Produce(Box::new(pending))),
+        Serve::Fetch => fetch::prepare(context, &mut reader).map(|parked| Served::Fetch(Box::new(parked))),
+    }
+}
+
+/// The one place that every request passes. Without an authorizer everything is allowed, as in Kafka.
+fn authorize(principal: &Principal, _operation: Operation) -> bool {
+    match principal {
+        Principal::Anonymous => true,
+    }
+}
+
+/// Reads a request's body.
+fn decode<R: Request>(context: &Context<'_>, reader: &mut Reader) -> Result<R, Close> {
+    R::decode(reader, context.version())
+        .map_err(|error| Close::BadRequest(format!("{:?} version {}: {error}", R::API, context.version())))
+}
+
+fn answer<R: Request>(
+    context: &Context<'_>,
+    reader: &mut Reader,
+    handle: fn(&Context<'_>, R) -> R::Response,
+) -> Result<GatherOut, Close> {
+    let response = handle(context, decode(context, reader)?);
+    encode(context.header, &response)
+}
+
+/// Writes a response as a frame.
+fn encode<M: ottla_protocol::Message>(header: &RequestHeader, response: &M) -> Result<GatherOut, Close> {
+    let mut out = GatherOut::new();
+    out.response(header, response).map_err(|error| Close::Unanswerable(M::API, error))?;
+    Ok(out)
+}
+
+/// Kafka's code for a partition that can't serve.
+fn unavailable_code(unavailable: &Unavailable) -> ErrorCode {
+    match unavailable {
+        Unavailable::Deleted => ErrorCode::UnknownTopicOrPartition,
+        // Retriable, and never UNKNOWN_SERVER_ERROR (rule P5).
+        Unavailable::Offline(_) | Unavailable::NoSpace(_) => ErrorCode::KafkaStorageError,
+    }
+}
+
+/// The kind of request in a frame, before anything of it is checked.
+pub(crate) fn peek_key(frame: &Bytes) -> Option<i16> {
+    frame.first_chunk().map(|bytes| i16::from_be_bytes(*bytes))
+}

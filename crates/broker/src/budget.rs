@@ -1,0 +1,143 @@
+//! One budget for the memory that clients make us hold: request frames, as far as their bytes have arrived.
+//!
+//! A connection charges the budget when its read buffer grows, in steps that follow the bytes received and never the
+//! length a client claims. When nothing is left it waits, which stops it reading and so pushes back on the client.
+//! Waiting cannot deadlock on half-received frames: one connection at a time may hold the overdraft and grow past the
+//! limit until its frame is complete (`connection.rs` closes one that dawdles meanwhile).
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// The broker's budget. Invariant: what is charged beyond `limit` belongs to the holder of the overdraft.
+pub(crate) struct MemoryBudget {
+    limit: usize,
+    used: AtomicUsize,
+    freed: Notify,
+    overdraft: Arc<Semaphore>,
+}
+
+/// What one connection has charged; given back when dropped.
+pub(crate) struct Charge {
+    budget: Arc<MemoryBudget>,
+    bytes: usize,
+    overdraft: Option<OwnedSemaphorePermit>,
+}
+
+impl MemoryBudget {
+    pub(crate) fn new(limit: usize) -> Arc<MemoryBudget> {
+        Arc::new(MemoryBudget {
+            limit,
+            used: AtomicUsize::new(0),
+            freed: Notify::new(),
+            overdraft: Arc::new(Semaphore::new(1)),
+        })
+    }
+
+    /// An empty charge on this budget.
+    pub(crate) fn charge(self: &Arc<Self>) -> Charge {
+        Charge { budget: Arc::clone(self), bytes: 0, overdraft: None }
+    }
+
+    fn try_take(&self, bytes: usize) -> bool {
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                used.checked_add(bytes).filter(|&used| used <= self.limit)
+            })
+            .is_ok()
+    }
+}
+
+impl Charge {
+    /// Makes the charge `bytes` in total if there is room now.
+    pub(crate) fn try_set(&mut self, bytes: usize) -> bool {
+        match bytes.checked_sub(self.bytes) {
+            None => {
+                self.give_back(self.bytes - bytes);
+                true
+            }
+            Some(0) => true,
+            Some(more) if self.overdraft.is_some() => {
+                self.budget.used.fetch_add(more, Ordering::AcqRel);
+                self.bytes = bytes;
+                true
+            }
+            Some(more) => {
+                let taken = self.budget.try_take(more);
+                if taken {
+                    self.bytes = bytes;
+                }
+                taken
+            }
+        }
+    }
+
+    /// Makes the charge `bytes` in total, waiting for room or for the overdraft.
+    pub(crate) async fn set(&mut self, bytes: usize) {
+        let budget = Arc::clone(&self.budget);
+        loop {
+            let mut freed = pin!(budget.freed.notified());
+            // Armed before the look, so that room made in between is not missed.
+            freed.as_mut().enable();
+            if self.try_set(bytes) {
+                return;
+            }
+            tokio::select! {
+                () = freed => {}
+                permit = Arc::clone(&budget.overdraft).acquire_owned() => self.overdraft = permit.ok(),
+            }
+        }
+    }
+
+    /// Whether the connection grew past the limit, so that it must not take its time.
+    pub(crate) fn is_overdrawn(&self) -> bool {
+        self.overdraft.is_some()
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.budget.used.fetch_sub(bytes, Ordering::AcqRel);
+        if self.bytes == 0 {
+            self.overdraft = None;
+        }
+        self.budget.freed.notify_waiters();
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_budget_lets_exactly_one_connection_finish_its_frame() {
+        let budget = MemoryBudget::new(100);
+        let (mut first, mut second, mut third) = (budget.charge(), budget.charge(), budget.charge());
+        assert!(first.try_set(60));
+        assert!(second.try_set(40));
+        assert!(!first.try_set(80), "the budget is spent");
+
+        first.set(80).await;
+        assert!(first.is_overdrawn());
+        let mut waiting = Box::pin(second.set(80));
+        let polled = tokio::select! { biased; () = &mut waiting => true, () = tokio::task::yield_now() => false };
+        assert!(!polled, "one overdraft at a time");
+
+        assert!(first.try_set(0), "the frame is done");
+        waiting.await;
+        assert!(!second.is_overdrawn() || !third.try_set(1), "either there was room, or the budget is overdrawn");
+        drop((first, second));
+        assert!(third.try_set(100), "everything was given back");
+    }
+}

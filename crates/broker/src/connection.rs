@@ -1,0 +1,363 @@
+//! One client connection: reads everything the socket has, serves every complete request in it, writes all answers at
+//! once.
+//!
+//! Requests run to completion here, on the task that received them. Order is kept as Kafka's clients rely on it: answers
+//! leave in request order, and requests take effect in the order they came. A request that must wait (a long poll,
+//! `acks=all`) is parked; behind a parked Produce only further Produce requests may take effect, behind anything else
+//! nothing. Before a connection is closed for a bad frame, the answers owed are sent.
+//!
+//! A panic in a handler is logged with the kind of request and ends this connection alone.
+//!
+//! Next: `api/mod.rs` for the table of requests, `outbox.rs` for the way out.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use ottla_node::Wakes;
+use ottla_protocol::{
+    ApiKey, EncodeError, Reader, RequestHeader,
+    frame::{FrameError, Splitter},
+};
+use tokio::{net::TcpStream, sync::Notify, time::Instant};
+
+use crate::{
+    api::{self, Context, Served, fetch::ParkedFetch, produce::ParkedProduce, produce::ProduceRun},
+    budget::Charge,
+    outbox::Outbox,
+    server::{Broker, Listener},
+};
+
+/// Answers a connection may owe before we stop reading its requests. Idempotent producers keep five in flight.
+const PARKED_MAX: usize = 64;
+/// The read buffer of a connection that has just sent its first byte; charged to nobody.
+const INPUT_BYTES_MIN: usize = 4 << 10;
+/// A read buffer larger than this is given back once it is empty.
+const INPUT_BYTES_KEPT: usize = 256 << 10;
+/// How long a frame may take to arrive while its buffer is past the memory budget.
+const OVERDRAWN_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves one client until it leaves, misbehaves or the broker stops.
+pub(crate) struct Connection {
+    broker: Arc<Broker>,
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    local: SocketAddr,
+    peer: SocketAddr,
+    client: api::Client,
+    input: BytesMut,
+    charge: Charge,
+    /// A complete request that may not take effect yet.
+    next: Option<Bytes>,
+    parked: VecDeque<Parked>,
+    outbox: Outbox,
+    signal: Arc<Signal>,
+    waker: Waker,
+    closing: Option<Close>,
+}
+
+/// An answer owed, in its place in the order.
+enum Parked {
+    Produce(ParkedProduce),
+    Fetch(Box<ParkedFetch>),
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Close {
+    #[error("the client closed it")]
+    ByClient,
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("a request that can't be read: {0}")]
+    BadRequest(String),
+    #[error("the answer to {0:?} can't be written: {1}")]
+    Unanswerable(ApiKey, EncodeError),
+    #[error("a Produce request with acks=0 failed")]
+    SilentFailure,
+    #[error("a bug in the handler of {0:?}")]
+    Panic(ApiKey),
+    #[error("idle")]
+    Idle,
+    #[error("a request stopped arriving while memory was short")]
+    Dawdling,
+    #[error("the broker stops")]
+    Stopping,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Wakes the connection's task from the flusher or another connection.
+#[derive(Default)]
+struct Signal {
+    notify: Notify,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.notify.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.notify.notify_one();
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(
+        broker: Arc<Broker>,
+        listener: Arc<Listener>,
+        stream: TcpStream,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Connection {
+        let signal = Arc::new(Signal::default());
+        let waker = Waker::from(Arc::clone(&signal));
+        let charge = broker.memory.charge();
+        Connection {
+            broker,
+            listener,
+            stream,
+            local,
+            peer,
+            client: api::Client::default(),
+            input: BytesMut::new(),
+            charge,
+            next: None,
+            parked: VecDeque::new(),
+            outbox: Outbox::default(),
+            signal,
+            waker,
+            closing: None,
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(crate) async fn run(mut self) {
+        let why = self.serve().await;
+        self.parked.iter().for_each(|parked| parked.forget(&self.waker));
+        match why {
+            Close::ByClient | Close::Idle | Close::Stopping => {
+                tracing::debug!(peer = %self.peer, reason = %why, "connection closed");
+            }
+            Close::Io(error) => tracing::debug!(peer = %self.peer, %error, "connection lost"),
+            why => tracing::warn!(peer = %self.peer, client = %self.client, reason = %why, "connection closed"),
+        }
+    }
+
+    async fn serve(&mut self) -> Close {
+        let mut stopping = self.broker.stopping.subscribe();
+        loop {
+            self.take_requests();
+            self.answer_parked();
+            if !self.outbox.is_empty() {
+                let idle = self.broker.options.idle_timeout;
+                match tokio::time::timeout(idle, self.outbox.flush(&self.stream, &self.broker.cold_reads)).await {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => return error.into(),
+                    Err(_) => return Close::Idle,
+                }
+            }
+            if self.parked.is_empty() {
+                if let Some(why) = self.closing.take() {
+                    return why;
+                }
+                if *stopping.borrow() {
+                    return Close::Stopping;
+                }
+            }
+            let deadline = self.deadline();
+            let wants_input = self.closing.is_none() && self.next.is_none() && self.parked.len() < PARKED_MAX;
+            tokio::select! {
+                biased;
+                () = self.signal.notify.notified(), if !self.parked.is_empty() => {}
+                filled = fill(&self.stream, &mut self.input, &mut self.charge), if wants_input =>
+                {
+                    if let Err(why) = filled {
+                        if matches!(why, Close::ByClient | Close::Io(_)) {
+                            return why;
+                        }
+                        self.closing = Some(why);
+                    }
+                }
+                _ = stopping.changed(), if self.parked.is_empty() => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    if self.parked.is_empty() {
+                        return if self.charge.is_overdrawn() { Close::Dawdling } else { Close::Idle };
+                    }
+                }
+            }
+        }
+    }
+
+    /// When to look again although nothing happened.
+    fn deadline(&self) -> Instant {
+        let idle = if self.charge.is_overdrawn() { OVERDRAWN_FRAME_TIMEOUT } else { self.broker.options.idle_timeout };
+        self.parked.iter().map(Parked::deadline).min().unwrap_or_else(|| Instant::now() + idle)
+    }
+
+    /// Serves every complete request that may take effect now.
+    fn take_requests(&mut self) {
+        let mut run = ProduceRun::default();
+        while self.closing.is_none() && self.parked.len() + run.len() < PARKED_MAX {
+            let Some(request) = self.next_frame() else { break };
+            let produce = api::peek_key(&request) == Some(ApiKey::Produce as i16);
+            if !produce {
+                // What came before takes effect first; if it must wait for its answer, so must this.
+                self.append(&mut run);
+                self.answer_parked();
+            }
+            if self.parked.iter().any(|parked| !produce || !matches!(parked, Parked::Produce(_))) {
+                self.next = Some(request);
+                break;
+            }
+            if let Err(why) = self.serve_request(request, &mut run) {
+                self.closing = Some(why);
+            }
+        }
+        self.append(&mut run);
+        self.shrink_input();
+    }
+
+    fn next_frame(&mut self) -> Option<Bytes> {
+        if let Some(request) = self.next.take() {
+            return Some(request);
+        }
+        match Splitter::new(self.broker.options.request_bytes_max).split(&mut self.input) {
+            Ok(request) => request,
+            Err(error) => {
+                self.closing = Some(error.into());
+                None
+            }
+        }
+    }
+
+    fn serve_request(&mut self, request: Bytes, run: &mut ProduceRun) -> Result<(), Close> {
+        let mut reader = Reader::new(request);
+        let header = RequestHeader::decode(&mut reader).map_err(|error| Close::BadRequest(error.to_string()))?;
+        let key = header.api_key;
+        let context = Context {
+            broker: &self.broker,
+            listener: &self.listener,
+            local: self.local,
+            header: &header,
+            principal: &self.client.principal.clone(),
+        };
+        // The handler may be left half-way by a panic: nothing of this connection is used again but its answers owed.
+        let served = catch_unwind(AssertUnwindSafe(|| api::serve(&context, &mut self.client, reader)));
+        match served {
+            Ok(Ok(Served::Answer(answer))) => self.outbox.push_response(answer, Vec::new()),
+            Ok(Ok(Served::Produce(pending))) => run.push(*pending),
+            Ok(Ok(Served::Fetch(parked))) => self.parked.push_back(Parked::Fetch(parked)),
+            Ok(Err(why)) => return Err(why),
+            Err(_) => return Err(Close::Panic(key)),
+        }
+        Ok(())
+    }
+
+    /// Appends the batches of a run of Produce requests, each partition once, and parks or sends their answers.
+    fn append(&mut self, run: &mut ProduceRun) {
+        if run.len() == 0 {
+            return;
+        }
+        let run = std::mem::take(run);
+        let mut wakes = Wakes::default();
+        let appended = catch_unwind(AssertUnwindSafe(|| run.append(&self.broker, &mut wakes)));
+        wakes.wake();
+        match appended {
+            Ok(parked) => self.parked.extend(parked.into_iter().map(Parked::Produce)),
+            Err(_) => self.closing = Some(Close::Panic(ApiKey::Produce)),
+        }
+    }
+
+    /// Moves answers that are due from the front of the parked list to the outbox, and waits for the first that is not.
+    fn answer_parked(&mut self) {
+        let now = Instant::now();
+        while let Some(front) = self.parked.front_mut() {
+            let polled = catch_unwind(AssertUnwindSafe(|| match front {
+                Parked::Produce(produce) => produce.poll(now, &self.waker, &mut self.outbox),
+                Parked::Fetch(fetch) => fetch.poll(&self.broker, now, &self.waker, &mut self.outbox),
+            }));
+            match polled {
+                Ok(Ok(true)) => {
+                    self.parked.pop_front();
+                }
+                Ok(Ok(false)) => return,
+                Ok(Err(why)) => {
+                    self.parked.pop_front();
+                    self.closing.get_or_insert(why);
+                }
+                Err(_) => {
+                    let key = front.key();
+                    self.parked.pop_front();
+                    self.closing.get_or_insert(Close::Panic(key));
+                }
+            }
+        }
+    }
+
+    /// Gives back the memory of a read buffer that has nothing in it, all of it if the connection may be idle now.
+    fn shrink_input(&mut self) {
+        if self.input.is_empty() && (self.input.capacity() > INPUT_BYTES_KEPT || self.charge.is_overdrawn()) {
+            self.input = BytesMut::new();
+            self.charge.try_set(0);
+        }
+    }
+}
+
+impl Parked {
+    fn key(&self) -> ApiKey {
+        match self {
+            Parked::Produce(_) => ApiKey::Produce,
+            Parked::Fetch(_) => ApiKey::Fetch,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        match self {
+            Parked::Produce(produce) => produce.deadline(),
+            Parked::Fetch(fetch) => fetch.deadline(),
+        }
+    }
+
+    fn forget(&self, waker: &Waker) {
+        match self {
+            Parked::Produce(produce) => produce.forget(waker),
+            Parked::Fetch(fetch) => fetch.forget(waker),
+        }
+    }
+}
+
+/// Reads what the socket has, growing the buffer with the bytes that arrive and never past the frame they belong to.
+async fn fill(stream: &TcpStream, input: &mut BytesMut, charge: &mut Charge) -> Result<(), Close> {
+    loop {
+        stream.readable().await?;
+        if input.len() == input.capacity() {
+            // Doubling follows what has arrived; what is missing is only the client's word.
+            let more = input.len().min(missing(input)).max(INPUT_BYTES_MIN);
+            charge.set((input.len() + more).saturating_sub(INPUT_BYTES_MIN)).await;
+            input.reserve(more);
+        }
+        match stream.try_read_buf(input) {
+            Ok(0) => return Err(Close::ByClient),
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// How many bytes the frame at the front still lacks by its own account.
+fn missing(input: &BytesMut) -> usize {
+    const PREFIX: usize = size_of::<i32>();
+    let Some(prefix) = input.first_chunk::<PREFIX>() else { return PREFIX };
+    let length = usize::try_from(i32::from_be_bytes(*prefix)).unwrap_or(0);
+    (PREFIX + length).saturating_sub(input.len())
+}

@@ -1,0 +1,191 @@
+//! Answers on their way out: bytes from memory and ranges of segment files, in order, written with as few calls as the
+//! socket allows.
+//!
+//! A range that is in the page cache goes from file to socket by `sendfile`, never through our memory. A cold one is
+//! first read by a small pool of threads, so that nobody else's request waits for the disk behind it; a small one is
+//! copied in behind its header. What is not here: what an answer says (`api/`).
+
+use std::{collections::VecDeque, io, io::IoSlice, sync::Arc};
+
+use bytes::{Buf, Bytes, BytesMut};
+use ottla_log::FileRegion;
+use ottla_protocol::GatherOut;
+use tokio::{io::Interest, net::TcpStream, sync::Semaphore};
+
+/// Ranges up to this size are copied into memory and leave with their header in one call.
+const COPY_BYTES_MAX: u64 = 8 << 10;
+/// The most bytes one `sendfile` may move before other connections get a turn.
+const SENDFILE_BYTES_MAX: u64 = 512 << 10;
+/// Buffers gathered into one write.
+const SLICES_MAX: usize = 64;
+/// Threads that may wait for the disk at a time on behalf of readers.
+const COLD_READS_MAX: usize = 4;
+/// Bytes that one cold read brings in before it is sent on.
+const COLD_READ_BYTES: u64 = 1 << 20;
+
+/// One piece of an answer.
+enum Chunk {
+    Bytes(Bytes),
+    File(FileRegion),
+}
+
+/// The pool that reads cold ranges; shared by all connections.
+pub(crate) struct ColdReads {
+    permits: Semaphore,
+}
+
+impl ColdReads {
+    pub(crate) fn new() -> ColdReads {
+        ColdReads { permits: Semaphore::new(COLD_READS_MAX) }
+    }
+
+    /// Brings a range into the page cache.
+    async fn warm(&self, region: &FileRegion) -> io::Result<()> {
+        let _permit = self.permits.acquire().await.map_err(io::Error::other)?;
+        let (file, position, len) = (Arc::clone(&region.file), region.position, region.len.min(COLD_READ_BYTES));
+        let read = move || {
+            let mut scratch = vec![0u8; 64 << 10];
+            let mut done = 0;
+            while done < len {
+                let want = scratch.len().min(usize::try_from(len - done).unwrap_or(usize::MAX));
+                match file.read_at(&mut scratch[..want], position + done)? {
+                    0 => break,
+                    n => done += n as u64,
+                }
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
+}
+
+/// What one connection has yet to send.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    chunks: VecDeque<Chunk>,
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Adds a response; `regions` are the file ranges that it names by their position in the list.
+    pub(crate) fn push_response(&mut self, response: GatherOut, regions: Vec<FileRegion>) {
+        let mut regions = regions.into_iter();
+        self.chunks.extend(response.finish().into_iter().filter_map(|chunk| match chunk {
+            ottla_protocol::Chunk::Bytes(bytes) => Some(Chunk::Bytes(bytes)),
+            // Regions are named in the order in which they were written.
+            ottla_protocol::Chunk::Region(_) => regions.next().map(Chunk::File),
+        }));
+    }
+
+    /// Sends everything.
+    pub(crate) async fn flush(&mut self, stream: &TcpStream, cold: &ColdReads) -> io::Result<()> {
+        while let Some(front) = self.chunks.front() {
+            match front {
+                Chunk::Bytes(_) => self.send_bytes(stream).await?,
+                Chunk::File(_) => self.send_file(stream, cold).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_bytes(&mut self, stream: &TcpStream) -> io::Result<()> {
+        self.inline_small_files()?;
+        loop {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            for (slot, chunk) in slices.iter_mut().zip(&self.chunks) {
+                let Chunk::Bytes(bytes) = chunk else { break };
+                *slot = IoSlice::new(bytes);
+                count += 1;
+            }
+            match stream.try_write_vectored(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => {
+                    self.advance(sent);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Turns small ranges near the front that are in memory into bytes: cheaper than a system call of their own.
+    fn inline_small_files(&mut self) -> io::Result<()> {
+        for chunk in self.chunks.iter_mut().take(SLICES_MAX) {
+            let Chunk::File(region) = chunk else { continue };
+            if region.len > COPY_BYTES_MAX || !region.file.is_resident(region.position..region.position + region.len) {
+                break;
+            }
+            *chunk = Chunk::Bytes(read_region(region)?);
+        }
+        Ok(())
+    }
+
+    async fn send_file(&mut self, stream: &TcpStream, cold: &ColdReads) -> io::Result<()> {
+        let Some(Chunk::File(region)) = self.chunks.front_mut() else { return Ok(()) };
+        let len = region.len.min(SENDFILE_BYTES_MAX);
+        if !region.file.is_resident(region.position..region.position + len) {
+            cold.warm(region).await?;
+        }
+        let sent = match region.file.as_fd() {
+            Some(fd) => {
+                let mut position = region.position;
+                let count = usize::try_from(len).unwrap_or(usize::MAX);
+                stream
+                    .async_io(Interest::WRITABLE, || {
+                        rustix::fs::sendfile(stream, fd, Some(&mut position), count).map_err(io::Error::from)
+                    })
+                    .await? as u64
+            }
+            None => {
+                let piece = FileRegion { file: Arc::clone(&region.file), position: region.position, len };
+                let bytes = read_region(&piece)?;
+                region.position += len;
+                region.len -= len;
+                if region.len == 0 {
+                    self.chunks.pop_front();
+                }
+                self.chunks.push_front(Chunk::Bytes(bytes));
+                return Ok(());
+            }
+        };
+        if sent == 0 {
+            // The length has been announced and the bytes are not there: the connection cannot be saved.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        region.position += sent;
+        region.len -= sent;
+        if region.len == 0 {
+            self.chunks.pop_front();
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        while let Some(Chunk::Bytes(bytes)) = self.chunks.front_mut() {
+            if sent < bytes.len() {
+                bytes.advance(sent);
+                return;
+            }
+            sent -= bytes.len();
+            self.chunks.pop_front();
+        }
+    }
+}
+
+fn read_region(region: &FileRegion) -> io::Result<Bytes> {
+    let len = usize::try_from(region.len).map_err(io::Error::other)?;
+    let mut bytes = BytesMut::zeroed(len);
+    let mut done = 0;
+    while done < len {
+        match region.file.read_at(&mut bytes[done..], region.position + done as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => done += n,
+        }
+    }
+    Ok(bytes.freeze())
+}

@@ -1,0 +1,225 @@
+//! The listeners, and what all connections share.
+//!
+//! A [`Broker`] is one node with its sockets. Listeners are named as in Kafka (`listeners=PLAINTEXT://…`), each with
+//! its own advertised address; a client is always told the addresses of the listener it came in on. What is not here:
+//! what happens on a connection (`connection.rs`), and everything that needs no socket (`ottla_node`).
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ottla_node::Node;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
+
+use crate::{budget::MemoryBudget, connection::Connection, fetch_sessions::FetchSessions, outbox::ColdReads};
+
+/// Pending connections the kernel may hold for us.
+const BACKLOG: i32 = 1024;
+/// Pause after an `accept` that failed for want of a file descriptor or of memory.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Where a listener binds and how clients are told to reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// The listener's name, `PLAINTEXT` unless configured.
+    pub name: String,
+    /// The addresses it binds; port 0 takes a free port.
+    pub addresses: Vec<SocketAddr>,
+    /// Host and port told to clients. `None` tells each client the address it reached us by.
+    pub advertised: Option<(String, u16)>,
+}
+
+/// Limits of the connection layer.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `socket.request.max.bytes`: the largest request, in bytes.
+    pub request_bytes_max: usize,
+    /// `connections.max.idle.ms`.
+    pub idle_timeout: Duration,
+    /// `max.connections`.
+    pub connections_max: usize,
+    /// `ottla.memory.bytes`: what all requests together may hold.
+    pub memory_bytes: usize,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub fetch_sessions_max: usize,
+    /// `fetch.max.bytes`: the most record bytes in one Fetch response.
+    pub fetch_bytes_max: u64,
+}
+
+/// A bound listener.
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    advertised: Option<(String, u16)>,
+}
+
+impl Listener {
+    /// Host and port to tell a client that reached us at `local`. A bare host, without brackets for IPv6.
+    pub(crate) fn endpoint(&self, local: SocketAddr) -> (String, u16) {
+        match &self.advertised {
+            Some(advertised) => advertised.clone(),
+            None => (local.ip().to_canonical().to_string(), local.port()),
+        }
+    }
+}
+
+/// One node with its sockets.
+pub struct Broker {
+    pub(crate) node: Arc<Node>,
+    pub(crate) options: Options,
+    pub(crate) memory: Arc<MemoryBudget>,
+    pub(crate) cold_reads: ColdReads,
+    pub(crate) sessions: FetchSessions,
+    pub(crate) stopping: watch::Sender<bool>,
+    connections: AtomicUsize,
+}
+
+/// A listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// Listeners that are bound but not served yet.
+pub struct Bound {
+    sockets: Vec<(TcpListener, Arc<Listener>)>,
+}
+
+impl Bound {
+    /// Binds every address of every listener. Must be called within a tokio runtime.
+    pub fn bind(listeners: &[ListenerConfig]) -> Result<Bound, BindError> {
+        let mut sockets = Vec::new();
+        for config in listeners {
+            let listener = Arc::new(Listener { name: config.name.clone(), advertised: config.advertised.clone() });
+            for &address in &config.addresses {
+                let socket = bind(address).map_err(|source| BindError { address, source })?;
+                sockets.push((socket, Arc::clone(&listener)));
+            }
+        }
+        Ok(Bound { sockets })
+    }
+
+    /// The addresses that were bound, with the ports the system chose.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect()
+    }
+}
+
+impl Broker {
+    /// A broker over `node` that serves nobody yet.
+    pub fn new(node: Arc<Node>, options: Options) -> Arc<Broker> {
+        Arc::new(Broker {
+            memory: MemoryBudget::new(options.memory_bytes),
+            cold_reads: ColdReads::new(),
+            sessions: FetchSessions::new(options.fetch_sessions_max),
+            stopping: watch::Sender::new(false),
+            connections: AtomicUsize::new(0),
+            node,
+            options,
+        })
+    }
+
+    /// Serves clients until [`Broker::stop`], then lets each connection send the answers it owes.
+    pub async fn serve(self: &Arc<Self>, bound: Bound) {
+        let mut acceptors = JoinSet::new();
+        for (socket, listener) in bound.sockets {
+            acceptors.spawn(Arc::clone(self).accept(socket, listener));
+        }
+        acceptors.join_all().await;
+    }
+
+    /// Stops accepting, and ends every connection once it has been answered.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    async fn accept(self: Arc<Self>, socket: TcpListener, listener: Arc<Listener>) {
+        let mut stopping = self.stopping.subscribe();
+        let mut connections = JoinSet::new();
+        while !*stopping.borrow() {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                _ = stopping.changed() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    if let Err(error) = self.admit(&mut connections, &listener, stream, peer) {
+                        tracing::debug!(%peer, %error, "connection not taken");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+        drop(socket);
+        while connections.join_next().await.is_some() {}
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        connections: &mut JoinSet<()>,
+        listener: &Arc<Listener>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> io::Result<()> {
+        let open = Open::count(self);
+        if self.connections.load(Ordering::Relaxed) > self.options.connections_max {
+            return Err(io::Error::other("max.connections is reached"));
+        }
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new())?;
+        let local = stream.local_addr()?;
+        let connection = Connection::new(Arc::clone(self), Arc::clone(listener), stream, local, peer);
+        connections.spawn(async move {
+            let _open = open;
+            connection.run().await;
+        });
+        Ok(())
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Open(Arc<Broker>);
+
+impl Open {
+    fn count(broker: &Arc<Broker>) -> Open {
+        broker.connections.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(broker))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if let IpAddr::V6(ip) = address.ip() {
+        // The wildcard takes both families; a specific address is itself alone.
+        socket.set_only_v6(!ip.is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
