@@ -92,7 +92,8 @@ struct Context<'a> {
 
 impl Context<'_> {
     fn definition(&self, text: &mut String, each: &Struct) -> Emitted {
-        writeln!(text, "/// {} of {}, versions {}.", each.name, self.message.structs[0].name, range(each.versions))?;
+        let part = if each.name == self.message.structs[0].name { "The message" } else { "A part of the message" };
+        writeln!(text, "/// {part}, versions {}.", range(each.versions))?;
         writeln!(text, "#[derive(Clone, Debug, PartialEq{})]", if self.all_default(each) { ", Default" } else { "" })?;
         writeln!(text, "pub struct {} {{", each.name)?;
         for field in &each.fields {
