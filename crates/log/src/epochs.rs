@@ -93,8 +93,10 @@ impl EpochHistory {
         true
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(self.entries.len() * ENTRY_BYTES);
+    /// The file's bytes; it also says where the log starts, which must be durable before segments below it go.
+    pub(crate) fn encode(&self, log_start: Offset) -> Vec<u8> {
+        let mut body = Vec::with_capacity(8 + self.entries.len() * ENTRY_BYTES);
+        body.extend_from_slice(&log_start.0.to_be_bytes());
         for entry in &self.entries {
             body.extend_from_slice(&entry.epoch.0.to_be_bytes());
             body.extend_from_slice(&entry.start.0.to_be_bytes());
@@ -103,8 +105,10 @@ impl EpochHistory {
     }
 
     /// `None` if the file is not whole or its entries do not rise.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<EpochHistory> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<(EpochHistory, Offset)> {
         let body = checked_file::decode(MAGIC, VERSION, bytes)?;
+        let (log_start, body) = body.split_first_chunk::<8>()?;
+        let log_start = Offset(i64::from_be_bytes(*log_start));
         let (entries, rest) = body.as_chunks::<ENTRY_BYTES>();
         if !rest.is_empty() {
             return None;
@@ -119,6 +123,6 @@ impl EpochHistory {
                 return None;
             }
         }
-        Some(history)
+        (log_start.0 >= 0).then_some((history, log_start))
     }
 }

@@ -464,7 +464,7 @@ impl Log {
     }
 
     /// Moves the start to `to`, at most the end: below it nothing is served, and whole segments go. They go from the
-    /// disk once what follows them is durable, and `file_delete_delay_ms` after that.
+    /// disk once the start and what follows them are durable, so after the next sync, and `file_delete_delay_ms` more.
     pub fn advance_start(&mut self, to: Offset) -> Result<(), AppendError> {
         self.check_in_service()?;
         let to = to.min(self.end().offset);
@@ -473,6 +473,7 @@ impl Log {
         }
         self.shared.start.store(to.0, Ordering::Release);
         self.change_epochs(|epochs| epochs.advance_start(to));
+        self.unsynced.epochs = true;
         let segments = self.shared.segments.load_full();
         let keeps = |segment: &&Arc<Segment>| !segment.is_sealed() || segment.end().offset > to;
         let kept: Vec<_> = segments.iter().filter(keeps).cloned().collect();

@@ -11,14 +11,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use ottla_records::{BatchHeader, Decompress, records};
+use ottla_records::{BatchError, BatchHeader, Decompress, RecordIter, records};
 use ottla_types::{LeaderEpoch, Offset, Timestamp};
 
 use crate::{
     disk::{DiskFile, read_exact_at},
     error::ReadError,
+    index::IndexEntry,
     log::{LogPosition, Shared},
-    scan::{ScanError, WholeBatches},
+    scan::{Headers, ScanError, WholeBatches},
     segment::Segment,
 };
 
@@ -167,8 +168,7 @@ impl LogReader {
             if limit == 0 || self.in_segment(segment, segment.largest_timestamp(files))? < target {
                 continue;
             }
-            let before =
-                |entry: &crate::index::IndexEntry| entry.largest_before < target && u64::from(entry.position) < limit;
+            let before = |entry: &IndexEntry| entry.largest_before < target && u64::from(entry.position) < limit;
             let entry = self.in_segment(segment, segment.index_floor(files, before))?;
             let from = entry.map_or(0, |entry| u64::from(entry.position));
             let found = self.first_record(segment, from, limit, |header, record_offset, timestamp| {
@@ -184,18 +184,13 @@ impl LogReader {
     /// The record with the largest timestamp, the first of several (KIP-734): its offset, timestamp and leader epoch.
     pub fn max_timestamp(&self, upto: LogPosition) -> Result<Option<(Offset, Timestamp, LeaderEpoch)>, ReadError> {
         let start = self.start_offset();
-        let files = &self.shared.files;
         let mut best: Option<(Timestamp, Arc<Segment>)> = None;
         for segment in self.shared.segments.load().iter() {
             let limit = limit_of(segment, upto);
             if limit == 0 {
                 continue;
             }
-            let largest = match limit == segment.end().position {
-                true => segment.largest_timestamp(files),
-                false => segment.largest_timestamp_below(files, limit),
-            };
-            let largest = self.in_segment(segment, largest)?;
+            let largest = self.largest_timestamp(segment, start, limit)?;
             if best.as_ref().is_none_or(|(best, _)| largest > *best) {
                 best = Some((largest, Arc::clone(segment)));
             }
@@ -206,6 +201,39 @@ impl LogReader {
         })
     }
 
+    /// The largest timestamp of the records of a segment from `start` on.
+    fn largest_timestamp(&self, segment: &Segment, start: Offset, limit: u64) -> Result<Timestamp, ReadError> {
+        let files = &self.shared.files;
+        if segment.base >= start {
+            return self.in_segment(
+                segment,
+                match limit == segment.end().position {
+                    true => segment.largest_timestamp(files),
+                    false => segment.largest_timestamp_below(files, limit),
+                },
+            );
+        }
+        // The start lies within: what is below it does not count, even in its own batch.
+        let mut largest = Timestamp(i64::MIN);
+        let Some((from, _)) = self.in_segment(segment, segment.locate(files, start, limit))? else {
+            return Ok(largest);
+        };
+        let mut headers = Headers::new(segment.log_file(files)?, from, limit);
+        while let Some((position, header)) = self.in_segment(segment, headers.next())? {
+            if header.base_offset >= start {
+                largest = largest.max(header.max_timestamp);
+                continue;
+            }
+            for record in self.records(segment, position, &header)? {
+                let record = record.map_err(|error| damaged(segment, position, &error))?;
+                if record.offset >= start {
+                    largest = largest.max(record.timestamp);
+                }
+            }
+        }
+        Ok(largest)
+    }
+
     /// The first record that passes. `wanted` is asked with a header alone first, then with each record of the batch.
     fn first_record(
         &self,
@@ -214,27 +242,26 @@ impl LogReader {
         limit: u64,
         wanted: impl Fn(&BatchHeader, Offset, Option<Timestamp>) -> bool,
     ) -> Result<Option<(Offset, Timestamp, LeaderEpoch)>, ReadError> {
-        let files = &self.shared.files;
-        let mut headers = crate::scan::Headers::new(segment.log_file(files)?, from, limit);
+        let mut headers = Headers::new(segment.log_file(&self.shared.files)?, from, limit);
         while let Some((position, header)) = self.in_segment(segment, headers.next())? {
             if !wanted(&header, header.base_offset, None) {
                 continue;
             }
-            let region = FileRegion { file: segment.log_file(files)?, position, len: header.size() as u64 };
-            let damaged = |error: ottla_records::BatchError| ReadError::Damaged {
-                segment: segment.base,
-                position,
-                reason: error.to_string(),
-            };
-            let limits = Decompress { max_bytes: DECOMPRESSED_BYTES_MAX };
-            for record in records(&header, &region.read()?, limits).map_err(damaged)? {
-                let record = record.map_err(damaged)?;
+            for record in self.records(segment, position, &header)? {
+                let record = record.map_err(|error| damaged(segment, position, &error))?;
                 if wanted(&header, record.offset, Some(record.timestamp)) {
                     return Ok(Some((record.offset, record.timestamp, header.leader_epoch)));
                 }
             }
         }
         Ok(None)
+    }
+
+    fn records(&self, segment: &Segment, position: u64, header: &BatchHeader) -> Result<RecordIter, ReadError> {
+        let file = segment.log_file(&self.shared.files)?;
+        let batch = FileRegion { file, position, len: header.size() as u64 }.read()?;
+        let limits = Decompress { max_bytes: DECOMPRESSED_BYTES_MAX };
+        records(header, &batch, limits).map_err(|error| damaged(segment, position, &error))
     }
 
     /// Whole batches from the one that holds `from` on, up to `upto`.
@@ -273,6 +300,10 @@ impl LogReader {
             error => ReadError::from_scan(segment.base, error),
         })
     }
+}
+
+fn damaged(segment: &Segment, position: u64, error: &BatchError) -> ReadError {
+    ReadError::Damaged { segment: segment.base, position, reason: error.to_string() }
 }
 
 /// How far into a segment a read bounded by `upto` may go.

@@ -120,9 +120,16 @@ impl Log {
             disk.remove(&dir.join(name)).map_err(failed)?;
         }
         let deleted = contents.deleted.iter().map(|name| (dir.join(name), None)).collect();
-        let retired = Retired { dead: Vec::new(), files: deleted, snapshots: contents.snapshots.clone() };
         let files = Files { disk, dir: dir.clone() };
-        let (segments, new) = match list_segments(&files, &contents.segments).map_err(failed)? {
+        let stored = if contents.epochs { read_epochs(&files).map_err(failed)? } else { None };
+        let durable_start = stored.as_ref().map_or(Offset::ZERO, |(_, start)| *start);
+        let mut retired =
+            Retired { dead: Vec::new(), files: deleted, durable_start, snapshots: contents.snapshots.clone() };
+        let mut segments = list_segments(&files, &contents.segments).map_err(failed)?;
+        // Their removal was under way: some may be gone already, and a gap among them means nothing.
+        let below = segments.partition_point(|segment| segment.is_sealed() && segment.end().offset <= durable_start);
+        retired.dead.extend(segments.drain(..below));
+        let (segments, new) = match segments {
             segments if segments.is_empty() => {
                 let base = checkpoint.as_ref().map_or(Offset::ZERO, |checkpoint| checkpoint.log_start);
                 (vec![Arc::new(Segment::empty(base))], true)
@@ -131,6 +138,7 @@ impl Log {
         };
         let (first, last) = (Arc::clone(&segments[0]), Arc::clone(&segments[segments.len() - 1]));
         let start = checkpoint.as_ref().map_or(first.base, |checkpoint| checkpoint.log_start.max(first.base));
+        let start = start.max(durable_start);
         let point = LogPosition { offset: first.base, segment: first.base, position: 0 };
         let mark = RecoveryMark { point, producers: None, largest_timestamp: Timestamp::NONE };
         let shared = Shared {
@@ -155,13 +163,13 @@ impl Log {
             retired,
         };
         log.producers.observe(now);
-        let recovered = log.recover(&contents, checkpoint, new)?;
+        let recovered = log.recover(stored.map(|(epochs, _)| epochs), checkpoint, new)?;
         Ok((log, recovered))
     }
 
     fn recover(
         &mut self,
-        contents: &Contents,
+        epochs: Option<EpochHistory>,
         checkpoint: Option<Checkpoint>,
         new: bool,
     ) -> Result<Recovered, OpenError> {
@@ -180,7 +188,7 @@ impl Log {
         if len < from.position {
             return Ok(self.damaged(from, from.segment, len, "the file is shorter than what was synced"));
         }
-        self.load_epochs(contents, &segments, from).map_err(|error| self.io(error))?;
+        self.load_epochs(epochs, &segments, from).map_err(|error| self.io(error))?;
         let usable = if had_checkpoint && from == checkpoint.recovery_point { Some(&checkpoint) } else { None };
         let producers_known = self.load_producers_at(from, usable).map_err(|error| self.io(error))?;
         let last = segments.len() - 1;
@@ -366,14 +374,17 @@ impl Log {
     }
 
     /// The epoch history as the file has it, or from the batches below the recovery point if it is not whole.
-    fn load_epochs(&mut self, contents: &Contents, segments: &[Arc<Segment>], to: LogPosition) -> io::Result<()> {
-        let files = &self.shared.files;
-        if contents.epochs
-            && let Some(history) = EpochHistory::decode(&files.disk.read(&files.dir.join(EPOCHS_FILE))?)
-        {
+    fn load_epochs(
+        &mut self,
+        stored: Option<EpochHistory>,
+        segments: &[Arc<Segment>],
+        to: LogPosition,
+    ) -> io::Result<()> {
+        if let Some(history) = stored {
             self.shared.epochs.store(Arc::new(history));
             return Ok(());
         }
+        let files = &self.shared.files;
         let mut history = EpochHistory::default();
         for segment in segments.iter().filter(|segment| segment.base <= to.segment) {
             let limit = if segment.base == to.segment { to.position } else { segment.end().position };
@@ -388,7 +399,7 @@ impl Log {
                 }
             }
         }
-        self.unsynced.epochs = !history.entries().is_empty();
+        self.unsynced.epochs = true;
         self.shared.epochs.store(Arc::new(history));
         Ok(())
     }
@@ -508,6 +519,11 @@ impl Log {
     fn io(&self, error: io::Error) -> OpenError {
         OpenError::Io { path: self.shared.files.dir.clone(), error }
     }
+}
+
+/// The epoch history and log start as the file has them; none if it is not whole.
+fn read_epochs(files: &Files) -> io::Result<Option<(EpochHistory, Offset)>> {
+    Ok(EpochHistory::decode(&files.disk.read(&files.dir.join(EPOCHS_FILE))?))
 }
 
 fn into_io(error: ScanError) -> io::Error {

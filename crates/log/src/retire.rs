@@ -1,7 +1,7 @@
 //! Segments on their way out: unlisted, renamed once it is safe, removed after a delay.
 //!
-//! A segment is renamed only when a later one is durable: otherwise a power cut could take both, and a log whose
-//! files are gone cannot say where it stood. What decides that a segment must go is the node's retention.
+//! A segment is renamed only when a later one is durable, and so is the start above it: otherwise a power cut could
+//! take both, or leave an older one in front of a gap, and nobody could tell that from loss. What decides that a segment must go is the node's retention.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -21,17 +21,19 @@ pub(crate) struct Retired {
     pub(crate) dead: Vec<Arc<Segment>>,
     /// Renamed files, and since when; `None` until `remove_deleted` has seen them.
     pub(crate) files: Vec<(PathBuf, Option<Timestamp>)>,
+    /// The log start that is on disk.
+    pub(crate) durable_start: Offset,
     /// Offsets of the producer snapshots on disk, oldest first.
     pub(crate) snapshots: Vec<Offset>,
 }
 
 impl Log {
-    /// Renames the files of dead segments that a durable one follows.
+    /// Renames the files of dead segments that a durable one follows, below a durable start.
     pub(crate) fn retire_dead(&mut self) {
-        let durable = self.durable.segment;
-        let (safe, dead) = std::mem::take(&mut self.retired.dead).into_iter().partition(|seg| seg.base < durable);
+        let (segment, start) = (self.durable.segment, self.retired.durable_start);
+        let safe = |dead: &Arc<Segment>| dead.base < segment && dead.end().offset <= start;
+        let (safe, dead): (Vec<_>, _) = std::mem::take(&mut self.retired.dead).into_iter().partition(safe);
         self.retired.dead = dead;
-        let safe: Vec<Arc<Segment>> = safe;
         for segment in safe {
             self.retire(segment.base);
         }

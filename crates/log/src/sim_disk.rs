@@ -128,6 +128,14 @@ impl SimDisk {
                 change.apply(&mut nodes);
             }
         }
+        // What lies in a directory that was lost is lost with it; parents sort before what is in them.
+        let names: Vec<PathBuf> = nodes.keys().cloned().collect();
+        for path in names {
+            let is_root = |parent: &Path| parent.as_os_str().is_empty() || parent.parent().is_none();
+            if path.parent().is_some_and(|parent| !is_root(parent) && nodes.get(parent) != Some(&Node::Dir)) {
+                nodes.remove(&path);
+            }
+        }
         let mut files = Vec::with_capacity(state.files.len());
         let mut random = state.random;
         for inode in &state.files {
@@ -145,6 +153,25 @@ impl SimDisk {
         new.unlink_unnamed();
         drop(new);
         survivor
+    }
+
+    /// A disk of its own with the content that this one shows now, all of it durable.
+    pub fn fork(&self) -> SimDisk {
+        let state = self.state.lock();
+        let copy = SimDisk::new(state.random);
+        let mut new = copy.state.lock();
+        new.nodes = state.nodes.clone();
+        new.durable_nodes = state.nodes.clone();
+        let settled = |inode: &Inode| Inode {
+            current: inode.current.clone(),
+            durable: inode.current.clone(),
+            unsynced: Vec::new(),
+            reserved: inode.reserved,
+            linked: inode.linked,
+        };
+        new.files = state.files.iter().map(settled).collect();
+        drop(new);
+        copy
     }
 
     /// The disk after the process alone died: everything written is there.

@@ -60,7 +60,7 @@ pub(crate) struct Unsynced {
     pub(crate) names: bool,
     /// The directory itself was created.
     pub(crate) parent: bool,
-    /// The epoch history changed.
+    /// The epoch history or the log start changed.
     pub(crate) epochs: bool,
     /// Producers changed since the last snapshot.
     pub(crate) producers: bool,
@@ -93,6 +93,8 @@ pub struct SyncPlan {
     active: Option<Arc<Segment>>,
     index: Option<Arc<Segment>>,
     epochs: Option<Vec<u8>>,
+    /// The log start that the epochs file holds.
+    start: Offset,
     snapshot: Option<(Offset, Vec<u8>)>,
     obsolete: Vec<Offset>,
     names: bool,
@@ -215,7 +217,8 @@ impl Log {
             sealed: dirty.sealed,
             active: (writes && self.active.created).then(|| Arc::clone(&self.active.segment)),
             index,
-            epochs: dirty.epochs.then(|| self.shared.epochs.load().encode()),
+            epochs: dirty.epochs.then(|| self.shared.epochs.load().encode(self.start())),
+            start: self.start(),
             snapshot,
             obsolete,
             names: dirty.names,
@@ -232,6 +235,9 @@ impl Log {
             return Err(error);
         }
         self.durable = plan.to;
+        if plan.epochs.is_some() {
+            self.retired.durable_start = plan.start;
+        }
         if let Some(mark) = plan.mark {
             self.recovery = mark;
         }
@@ -257,6 +263,11 @@ impl Log {
     /// Bytes of batches that the next sync would make durable.
     pub fn unsynced_bytes(&self) -> u64 {
         self.unsynced.bytes
+    }
+
+    /// Whether a sync has anything to do: also a start that moved, whose segments go only after it.
+    pub fn needs_sync(&self) -> bool {
+        self.unsynced.is_dirty()
     }
 
     /// What the node is to store, for [`Log::open`].

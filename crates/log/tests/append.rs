@@ -139,6 +139,9 @@ fn a_trimmed_log_forgets_whole_segments_and_removes_their_files_later() {
     let names = |ending: &str| {
         ottla_log::Disk::list(&sim, &dir()).unwrap().iter().filter(|name| name.ends_with(ending)).count()
     };
+    assert_eq!(names(".log.deleted"), 0, "not before the start is durable");
+    assert!(log.needs_sync());
+    sync(&mut log);
     assert_eq!(names(".log.deleted"), 2);
     log.remove_deleted(NOW);
     log.remove_deleted(Timestamp(NOW.0 + 999));
