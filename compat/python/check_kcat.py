@@ -179,7 +179,7 @@ class Kcat(suite.Client):
         milliseconds = int(self.timeout * 1000)
         limits = ["-X", f"message.timeout.ms={milliseconds}", "-X", "reconnect.backoff.max.ms=500"]
         return subprocess.Popen(
-            ["kcat", "-b", self.bootstrap, "-m", str(max(1, int(self.timeout))), *limits, *command],
+            ["kcat", "-E", "-b", self.bootstrap, "-m", str(max(1, int(self.timeout))), *limits, *command],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

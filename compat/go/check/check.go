@@ -768,16 +768,20 @@ func Main(name, module string, newClient func(bootstrap string, timeout time.Dur
 	timeout := flag.Float64("timeout", 30, "seconds that one check may take")
 	only := flag.String("only", "", "run only checks whose name contains this")
 	flag.Usage = func() {
-		fmt.Fprintf(os.Stderr, "usage: %s [flags] HOST:PORT\n", name)
+		fmt.Fprintf(os.Stderr, "usage: %s [flags] HOST:PORT (or COMPAT_BOOTSTRAP=HOST:PORT)\n", name)
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if flag.NArg() != 1 {
+	bootstrap := os.Getenv("COMPAT_BOOTSTRAP")
+	if flag.NArg() == 1 {
+		bootstrap = flag.Arg(0)
+	}
+	if bootstrap == "" {
 		flag.Usage()
 		os.Exit(2)
 	}
 	s := &suite{
-		bootstrap: flag.Arg(0),
+		bootstrap: bootstrap,
 		prefix:    *prefix,
 		timeout:   time.Duration(*timeout * float64(time.Second)),
 		input:     bufio.NewReader(os.Stdin),
