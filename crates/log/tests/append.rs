@@ -1,5 +1,7 @@
 //! Appending, rolling, reading, trimming: what the log does while nothing goes wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::*;

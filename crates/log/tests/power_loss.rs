@@ -1,6 +1,8 @@
 //! Power cuts at random moments: what a completed sync covered is there afterwards, byte for byte, and what the log
 //! says of itself agrees with what is in its files. The same runs with a sync taken out must fail.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use bytes::Bytes;

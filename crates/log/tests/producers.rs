@@ -1,5 +1,7 @@
 //! What the log knows of idempotent producers and of leader epochs, as rules P1 to P4, E1 and E2 want it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::*;

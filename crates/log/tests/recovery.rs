@@ -1,5 +1,7 @@
 //! What a start finds after something went wrong, and what the log does when its disk fails it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::*;

@@ -1,6 +1,7 @@
 //! What the tests of the log share: batches to store, a log on a simulated or real disk, and a full check of what is
 //! there against what should be.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::{path::PathBuf, sync::Arc};
