@@ -7,7 +7,7 @@ use std::io::Write;
 use bytes::Bytes;
 use common::{TestBroker, code, raw_header};
 use ottla_protocol::{
-    ApiKey, ErrorCode, Message, Reader, ResponseHeader,
+    ApiKey, ErrorCode, Reader, ResponseHeader,
     messages::{
         ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, api_versions_response::ApiVersion,
         metadata_request::MetadataRequestTopic,

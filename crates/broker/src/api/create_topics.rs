@@ -66,6 +66,7 @@ fn described(created: &CreatedTopic, layers: &Layers<'_>) -> CreatableTopicResul
         is_sensitive: entry.sensitive,
     });
     CreatableTopicResult {
+        error_message: None,
         topic_id: created.id,
         num_partitions: created.partitions,
         replication_factor: created.replication_factor,

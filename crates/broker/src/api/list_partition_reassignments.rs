@@ -9,5 +9,5 @@ pub(super) fn handle(
     _context: &Context<'_>,
     _request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
-    ListPartitionReassignmentsResponse::default()
+    ListPartitionReassignmentsResponse { error_message: None, ..Default::default() }
 }

@@ -1,7 +1,8 @@
 //! A broker in this process on a directory of its own, and a client that speaks the raw protocol to it over TCP, in any
 //! version and as wrongly as a test wants.
 
-#![allow(dead_code)] // Each test file is a crate of its own and uses its part.
+// Each test file is a crate of its own that uses its part of this one.
+#![allow(dead_code, unreachable_pub)]
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,7 @@ use ottla_log::OsDisk;
 use ottla_metadata::{Listener, config::Settings};
 use ottla_node::{Node, NodeConfig};
 use ottla_protocol::{
-    ApiKey, Chunk, ErrorCode, GatherOut, Reader, Records, Request, RequestHeader, ResponseHeader,
+    Chunk, ErrorCode, GatherOut, Reader, Records, Request, RequestHeader, ResponseHeader,
     frame::Splitter,
     messages::{
         CreateTopicsRequest, FetchRequest, FetchResponse, ProduceRequest, ProduceResponse,
@@ -77,7 +78,7 @@ impl TestBroker {
         let address = bound.addresses()[0];
         let ticking = Arc::clone(&clock);
         let node = Node::open(NodeConfig {
-            disk: Arc::new(OsDisk),
+            disk: Arc::new(OsDisk::new()),
             dir: dir.path().to_owned(),
             node_id: None,
             rack: Some("shelf".to_owned()),
@@ -471,9 +472,4 @@ pub fn raw_header(key: i16, version: i16, correlation: i32) -> Vec<u8> {
     header.extend(correlation.to_be_bytes());
     header.extend((-1i16).to_be_bytes());
     header
-}
-
-/// Whether an API is advertised.
-pub fn is_known(key: ApiKey) -> bool {
-    ApiKey::ALL.contains(&key)
 }
