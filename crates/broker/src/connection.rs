@@ -155,7 +155,11 @@ impl Connection {
     async fn serve(&mut self) -> Close {
         let mut stopping = self.broker.stopping.subscribe();
         loop {
+            let is_stopping = *stopping.borrow_and_update();
             self.take_requests();
+            if is_stopping {
+                self.parked.iter_mut().for_each(Parked::hurry);
+            }
             self.answer_parked();
             if !self.outbox.is_empty() {
                 let idle = self.broker.options.idle_timeout;
@@ -169,7 +173,7 @@ impl Connection {
                 if let Some(why) = self.closing.take() {
                     return why;
                 }
-                if *stopping.borrow() {
+                if is_stopping {
                     return Close::Stopping;
                 }
             }
@@ -187,7 +191,7 @@ impl Connection {
                         self.closing = Some(why);
                     }
                 }
-                _ = stopping.changed(), if self.parked.is_empty() => {}
+                _ = stopping.changed(), if !is_stopping => {}
                 () = tokio::time::sleep_until(deadline) => {
                     if self.parked.is_empty() {
                         return if self.charge.is_overdrawn() { Close::Dawdling } else { Close::Idle };
@@ -324,6 +328,13 @@ impl Parked {
         match self {
             Parked::Produce(produce) => produce.deadline(),
             Parked::Fetch(fetch) => fetch.deadline(),
+        }
+    }
+
+    /// A long poll is answered with what there is; a Produce is still owed its sync.
+    fn hurry(&mut self) {
+        if let Parked::Fetch(fetch) = self {
+            fetch.hurry();
         }
     }
 

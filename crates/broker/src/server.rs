@@ -5,16 +5,16 @@
 //! what happens on a connection (`connection.rs`), and everything that needs no socket (`ottla_node`).
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
+use ottla_metadata::config::BrokerConfig;
 use ottla_node::Node;
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -24,10 +24,15 @@ use tokio::{
 
 use crate::{budget::MemoryBudget, connection::Connection, fetch_sessions::FetchSessions, outbox::ColdReads};
 
+/// How long clients get to take the answers they are owed when the broker stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pending connections the kernel may hold for us.
 const BACKLOG: i32 = 1024;
 /// Pause after an `accept` that failed for want of a file descriptor or of memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// In place of no idle timeout: longer than any process lives.
+const IDLE_NEVER_MS: u64 = 1 << 40;
 
 /// Where a listener binds and how clients are told to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,14 +52,25 @@ pub struct Options {
     pub request_bytes_max: usize,
     /// `connections.max.idle.ms`.
     pub idle_timeout: Duration,
-    /// `max.connections`.
-    pub connections_max: usize,
     /// `ottla.memory.bytes`: what all requests together may hold.
     pub memory_bytes: usize,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_sessions_max: usize,
     /// `fetch.max.bytes`: the most record bytes in one Fetch response.
     pub fetch_bytes_max: u64,
+}
+
+impl Options {
+    /// The limits that the broker's configs ask for.
+    pub fn of(config: &BrokerConfig) -> Options {
+        Options {
+            request_bytes_max: config.socket_request_max_bytes as usize,
+            idle_timeout: Duration::from_millis(config.connections_max_idle_ms.unwrap_or(IDLE_NEVER_MS)),
+            memory_bytes: usize::try_from(config.memory_bytes).unwrap_or(usize::MAX),
+            fetch_sessions_max: config.max_fetch_sessions as usize,
+            fetch_bytes_max: u64::from(config.fetch_max_bytes),
+        }
+    }
 }
 
 /// A bound listener.
@@ -81,7 +97,18 @@ pub struct Broker {
     pub(crate) cold_reads: ColdReads,
     pub(crate) sessions: FetchSessions,
     pub(crate) stopping: watch::Sender<bool>,
-    connections: AtomicUsize,
+    started: Instant,
+    connections: Mutex<Connections>,
+}
+
+/// Who is connected, for the limits of `max.connections` and its like.
+#[derive(Default)]
+struct Connections {
+    open: usize,
+    by_ip: HashMap<IpAddr, usize>,
+    /// The second in which the last connection was taken, and how many were in it.
+    second: u64,
+    in_second: u32,
 }
 
 /// A listener could not be bound.
@@ -127,7 +154,8 @@ impl Broker {
             cold_reads: ColdReads::new(),
             sessions: FetchSessions::new(options.fetch_sessions_max),
             stopping: watch::Sender::new(false),
-            connections: AtomicUsize::new(0),
+            started: Instant::now(),
+            connections: Mutex::default(),
             node,
             options,
         })
@@ -169,7 +197,11 @@ impl Broker {
             }
         }
         drop(socket);
-        while connections.join_next().await.is_some() {}
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            tracing::warn!("some clients did not take their last answers; their connections are cut");
+            connections.shutdown().await;
+        }
     }
 
     fn admit(
@@ -179,10 +211,7 @@ impl Broker {
         stream: TcpStream,
         peer: SocketAddr,
     ) -> io::Result<()> {
-        let open = Open::count(self);
-        if self.connections.load(Ordering::Relaxed) > self.options.connections_max {
-            return Err(io::Error::other("max.connections is reached"));
-        }
+        let open = Open::count(self, peer.ip()).map_err(io::Error::other)?;
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new())?;
         let local = stream.local_addr()?;
@@ -196,18 +225,46 @@ impl Broker {
 }
 
 /// Counts a connection for as long as it lives.
-struct Open(Arc<Broker>);
+struct Open {
+    broker: Arc<Broker>,
+    ip: IpAddr,
+}
 
 impl Open {
-    fn count(broker: &Arc<Broker>) -> Open {
-        broker.connections.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(broker))
+    /// Counts a connection, or names the limit that it would pass. The limits may change at run time.
+    fn count(broker: &Arc<Broker>, ip: IpAddr) -> Result<Open, &'static str> {
+        let limits = broker.node.broker_config();
+        let second = broker.started.elapsed().as_secs();
+        let mut connections = broker.connections.lock();
+        if connections.second != second {
+            (connections.second, connections.in_second) = (second, 0);
+        }
+        if connections.open >= limits.max_connections as usize {
+            return Err("max.connections is reached");
+        }
+        if connections.by_ip.get(&ip).is_some_and(|&open| open >= limits.max_connections_per_ip as usize) {
+            return Err("max.connections.per.ip is reached");
+        }
+        if connections.in_second >= limits.max_connection_creation_rate {
+            return Err("max.connection.creation.rate is reached");
+        }
+        connections.open += 1;
+        connections.in_second += 1;
+        *connections.by_ip.entry(ip).or_default() += 1;
+        Ok(Open { broker: Arc::clone(broker), ip })
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut connections = self.broker.connections.lock();
+        connections.open -= 1;
+        if let Some(open) = connections.by_ip.get_mut(&self.ip) {
+            *open -= 1;
+            if *open == 0 {
+                connections.by_ip.remove(&self.ip);
+            }
+        }
     }
 }
 

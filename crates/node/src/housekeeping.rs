@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{checkpoint, controller::Controller, retention, scrub::Scrub, storage::Storage, topics::Topic};
 
 const ROUND: Duration = Duration::from_secs(1);
-/// Rounds between two checkpoints, if nobody asks for one earlier.
+/// Rounds between two checkpoints, if nobody asks for one earlier, and between syncs that nobody waits for.
 const CHECKPOINT_ROUNDS: u64 = 5;
 
 pub(crate) struct Housekeeper {
@@ -111,16 +111,17 @@ impl Shared {
         let topics = self.controller.topics();
         let expiration_ms = self.controller.broker_config().producer_id_expiration_ms;
         let disk_bytes = self.storage.disk_bytes();
+        let regular = round.is_multiple_of(CHECKPOINT_ROUNDS);
         for topic in topics.iter() {
             if (full || has_budget(topic))
                 && let Err(error) = retention::enforce(topic, disk_bytes, now)
             {
                 tracing::warn!(topic = %topic.name, %error, "retention could not be applied");
             }
-            topic.partitions.iter().for_each(|partition| partition.housekeep(now, expiration_ms));
+            topic.partitions.iter().for_each(|partition| partition.housekeep(now, expiration_ms, regular));
         }
         self.storage.remove_discarded(now);
-        if self.storage.take_checkpoint_wanted() || round.is_multiple_of(CHECKPOINT_ROUNDS) {
+        if self.storage.take_checkpoint_wanted() || regular {
             let metadata = self.controller.checkpoint();
             if let Err(error) = checkpoint::store(&**self.storage.disk(), self.storage.root(), &topics, metadata) {
                 // The old one still holds: recovery reads more than it must, and nothing is lost.

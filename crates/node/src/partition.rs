@@ -35,6 +35,9 @@ use crate::{
 /// Unsynced bytes after which a `replicated` topic asks for a sync by itself: what recovery would have to read again.
 const LAZY_SYNC_BYTES: u64 = 16 << 20;
 
+/// How long, at most, a `replicated` topic's bytes stay unsynced, in milliseconds; `flush.ms` may ask for less.
+const LAZY_SYNC_MS: i64 = 5000;
+
 /// One partition led by this broker.
 pub struct Partition {
     topic: TopicId,
@@ -52,6 +55,8 @@ pub struct Partition {
     visible_offset: AtomicI64,
     waiters: Waiters,
     sync_requested: AtomicBool,
+    /// Set once the partition is deleted or offline, for those who look without the lock.
+    gone: AtomicBool,
 }
 
 enum State {
@@ -163,12 +168,14 @@ pub struct Extent {
 /// Takes the partition offline if the closure under the lock panics.
 struct OfflineOnPanic<'a> {
     state: MutexGuard<'a, State>,
+    gone: &'a AtomicBool,
     armed: bool,
 }
 
 impl Drop for OfflineOnPanic<'_> {
     fn drop(&mut self) {
         if self.armed {
+            self.gone.store(true, Ordering::Release);
             *self.state = State::Offline("a bug stopped a change half-way; restart the broker to recover it".into());
         }
     }
@@ -199,6 +206,7 @@ impl Partition {
             visible_offset: AtomicI64::new(0),
             waiters: Waiters::default(),
             sync_requested: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         }
     }
 
@@ -239,7 +247,7 @@ impl Partition {
     /// Runs `work` on the replica, opening it first if nobody has. A panic in `work` takes the partition offline.
     fn with<R>(&self, work: impl FnOnce(&mut Replica) -> R) -> Result<R, Unavailable> {
         self.storage.check_alive()?;
-        let mut guard = OfflineOnPanic { state: self.state.lock(), armed: true };
+        let mut guard = OfflineOnPanic { state: self.state.lock(), gone: &self.gone, armed: true };
         let result = self.open_in(&mut guard.state).map(work);
         guard.armed = false;
         result
@@ -256,6 +264,7 @@ impl Partition {
                 }
                 Err(why) => {
                     tracing::error!(topic = %self.topic_name, partition = %self.index, %why, "partition is offline");
+                    self.gone.store(true, Ordering::Release);
                     *state = State::Offline(why);
                 }
             }
@@ -296,7 +305,7 @@ impl Partition {
     /// The read half, opening the log if nobody has.
     fn reader(&self) -> Result<&LogReader, Unavailable> {
         self.storage.check_alive()?;
-        if self.reader.get().is_none() {
+        if self.reader.get().is_none() || self.gone.load(Ordering::Acquire) {
             self.with(|_| ())?;
         }
         self.reader.get().ok_or_else(|| Unavailable::Offline("not opened".into()))
@@ -442,6 +451,9 @@ impl Partition {
         if let Err(why) = self.storage.check_alive() {
             return Some(why);
         }
+        if !self.gone.load(Ordering::Acquire) {
+            return None;
+        }
         match &*self.state.lock() {
             State::Closed(_) | State::Open(_) => None,
             State::Offline(why) => Some(Unavailable::Offline(Arc::clone(why))),
@@ -506,8 +518,17 @@ impl Partition {
         Ok(start)
     }
 
-    /// Offsets and size.
+    /// Whether nothing was ever written: there is no directory yet, and nothing is known of one.
+    fn is_untouched(&self) -> bool {
+        matches!(&*self.state.lock(), State::Closed(None))
+            && matches!(self.storage.disk().exists(&self.dir()), Ok(false))
+    }
+
+    /// Offsets and size. Does not create a log where there is none.
     pub fn extent(&self) -> Result<Extent, Unavailable> {
+        if self.is_untouched() {
+            return Ok(Extent { log_start: Offset::ZERO, log_end: Offset::ZERO, size: 0 });
+        }
         self.with(|replica| {
             let log = replica.log();
             Extent { log_start: log.start(), log_end: log.end().offset, size: log.size_in_bytes() }
@@ -540,6 +561,9 @@ impl Partition {
 
     /// The segments, oldest first, for retention.
     pub(crate) fn segments(&self) -> Result<Vec<SegmentInfo>, Unavailable> {
+        if self.is_untouched() {
+            return Ok(Vec::new());
+        }
         self.with(|replica| replica.log().segments())
     }
 
@@ -565,7 +589,7 @@ impl Partition {
 
     /// Regular housekeeping that costs nothing on a partition nobody opened: expired producers, deleted segments,
     /// idle files, and syncs that nobody waits for.
-    pub(crate) fn housekeep(self: &Arc<Self>, now: Timestamp, producer_expiration_ms: i64) {
+    pub(crate) fn housekeep(self: &Arc<Self>, now: Timestamp, producer_expiration_ms: i64, sync_all: bool) {
         if !matches!(&*self.state.lock(), State::Open(_)) {
             return;
         }
@@ -576,7 +600,8 @@ impl Partition {
             log.close_idle_files();
             log.unsynced_bytes()
         });
-        if unsynced.is_ok_and(|bytes| bytes > 0) {
+        let soon = sync_all || self.config.load().flush_ms < LAZY_SYNC_MS;
+        if soon && unsynced.is_ok_and(|bytes| bytes > 0) {
             self.request_sync(false);
         }
     }
@@ -627,6 +652,7 @@ impl Partition {
     /// Forgets the partition and wakes whoever waits for it. The files are the caller's to remove.
     pub(crate) fn delete(&self) {
         *self.state.lock() = State::Deleted;
+        self.gone.store(true, Ordering::Release);
         let mut wakes = Wakes::default();
         self.waiters.take_all(&mut wakes);
         wakes.wake();

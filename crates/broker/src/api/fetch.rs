@@ -248,6 +248,11 @@ impl ParkedFetch {
         self.deadline
     }
 
+    /// Has the next poll answer with what there is: the broker stops.
+    pub(crate) fn hurry(&mut self) {
+        self.deadline = Instant::now();
+    }
+
     /// Takes the waker back.
     pub(crate) fn forget(&self, waker: &Waker) {
         if self.waiting {
