@@ -69,22 +69,6 @@ pub struct Appended {
     pub end: LogPosition,
 }
 
-/// One segment, for retention and for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentInfo {
-    /// Its first offset.
-    pub base: Offset,
-    /// The offset after its last.
-    pub end: Offset,
-    /// Bytes of its data file.
-    pub size: u64,
-    /// Its largest timestamp; -1 when empty, the largest possible when it cannot be read, so that nothing expires
-    /// because of it.
-    pub largest_timestamp: Timestamp,
-    /// Whether it is closed for writing.
-    pub sealed: bool,
-}
-
 /// What readers share with the writer.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -213,6 +197,7 @@ impl Log {
         self.check_in_service()?;
         self.producers.observe(now);
         let first = self.end().offset;
+        self.settle_index();
         let runs = self.plan(batches)?;
         for done in 0..runs.len() {
             if let Err(error) = self.write_run(&runs[done], batches) {
@@ -398,6 +383,32 @@ impl Log {
         self.active.pending.clear();
     }
 
+    /// Before the first change after an open: entries past the end, of batches that a power cut took, would come to
+    /// point into the new ones.
+    fn settle_index(&mut self) {
+        if self.active.written_entries.is_some() {
+            return;
+        }
+        let (segment, files) = (&self.active.segment, &self.shared.files);
+        let end = segment.end().position;
+        let whole = || -> Option<(u32, Vec<IndexEntry>)> {
+            let count = segment.count_index_entries(files).ok()?;
+            let file = segment.index_file(files).ok()?;
+            Some((count, index::read_whole_entries(file.as_ref(), segment.base, count).ok()?))
+        };
+        let (count, mut entries) = whole().unwrap_or((0, Vec::new()));
+        entries.retain(|entry| u64::from(entry.position) <= end);
+        let settled = count > 0 && entries.len() == count as usize;
+        // Without a file to write to, the segment goes without further entries.
+        if settled || segment.replace_index(files, &entries).is_ok() {
+            self.unsynced.names |= !settled;
+            self.active.written_entries = Some(entries.len() as u32);
+            segment.publish_index_entries(entries.len() as u32);
+        } else {
+            segment.publish_index_entries(0);
+        }
+    }
+
     fn append_to_index(&mut self, entries: &[IndexEntry]) -> Option<u32> {
         let (segment, files) = (&self.active.segment, &self.shared.files);
         let written = match self.active.written_entries {
@@ -407,11 +418,7 @@ impl Log {
                 0
             }
             Some(count) => count,
-            // After a clean start the file is as it was left; one that is not whole is begun anew, sparser.
-            None => match segment.count_index_entries(files) {
-                Ok(count) => count,
-                Err(_) => segment.replace_index(files, &[]).ok().map(|()| 0)?,
-            },
+            None => return None,
         };
         let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.encode(segment.base)).collect();
         let file = segment.index_file(files).ok()?;
@@ -426,6 +433,7 @@ impl Log {
         if end.position == 0 {
             return Ok(());
         }
+        self.settle_index();
         let segment = Arc::new(Segment::empty(end.offset));
         match segment.create_log_file(&self.shared.files) {
             Ok(_) => self.activate(segment),
@@ -519,27 +527,6 @@ impl Log {
     /// A reader; cheap, and readers of it are cheap to clone.
     pub fn reader(&self) -> LogReader {
         LogReader { shared: Arc::clone(&self.shared) }
-    }
-
-    /// The segments, oldest first; the last is the active one.
-    pub fn segments(&self) -> Vec<SegmentInfo> {
-        let files = &self.shared.files;
-        let info = |segment: &Arc<Segment>| {
-            let end = segment.end();
-            SegmentInfo {
-                base: segment.base,
-                end: end.offset,
-                size: end.position,
-                largest_timestamp: segment.largest_timestamp(files).unwrap_or(Timestamp(i64::MAX)),
-                sealed: segment.is_sealed(),
-            }
-        };
-        self.shared.segments.load().iter().map(info).collect()
-    }
-
-    /// Bytes of all segments.
-    pub fn size_in_bytes(&self) -> u64 {
-        self.shared.segments.load().iter().map(|segment| segment.end().position).sum()
     }
 
     /// What is known of idempotent producers.

@@ -218,3 +218,9 @@ fn l7_with_the_directory_syncs_missing_the_checker_sees_it() {
         (0..20).any(|seed| std::panic::catch_unwind(|| live(seed, Missing::DirSyncs)).map_or(true, |r| r.is_err()))
     );
 }
+
+#[test]
+fn l4_index_entries_of_lost_batches_do_not_come_back() {
+    // A cut took the batches after the recovery point and left their index entries.
+    assert_eq!(live(10_139_946_480_708_996_353, Missing::Nothing), Ok(()));
+}
