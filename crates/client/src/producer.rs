@@ -129,6 +129,11 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// The partition it was put in.
+    pub fn partition(&self) -> PartitionIndex {
+        self.partition
+    }
+
     /// Waits until the record is delivered or given up.
     ///
     /// # Errors

@@ -1,0 +1,144 @@
+//! `ottla consume`: read partitions from a place on, to their end or following it.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Args;
+use ottla_client::{Consumer, ConsumerConfig, Position, Start, TopicPartition};
+use ottla_types::{Offset, PartitionIndex, Timestamp};
+
+use crate::{
+    cluster::{self, ClusterArgs, partition},
+    commands::format::Format,
+    failure::Failure,
+};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  ottla consume orders                       everything there is, then stop
+  ottla consume orders --from end            what comes from now on
+  ottla consume orders --last 10
+  ottla consume orders --since 1h --follow
+  ottla consume orders --from 4711 -p 0 --max 1 --format json
+  ottla consume orders --format '%p:%o %k=%v\\n'
+
+Format strings: %v value, %k key, %o offset, %p partition, %t topic, %T timestamp (ms), %d timestamp (date), %h headers,
+  %V and %K sizes in bytes, %% a percent sign; \\n, \\t, \\0 and \\\\ as usual. A null key or value is empty.";
+
+#[derive(Args)]
+pub(crate) struct ConsumeArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// The topic to read
+    topic: String,
+    /// Where to begin: start, end (follows), or an offset
+    #[arg(long, value_name = "WHERE", default_value = "start", value_parser = start)]
+    from: Start,
+    /// Begin this many records before the end of each partition
+    #[arg(long, value_name = "N", conflicts_with = "from")]
+    last: Option<u64>,
+    /// Begin at a time: 2026-01-31T12:00:00Z, milliseconds since 1970, or how long ago, such as 1h
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "last"], value_parser = since)]
+    since: Option<Timestamp>,
+    /// Wait for more at the end
+    #[arg(long, short)]
+    follow: bool,
+    /// Stop after this many records
+    #[arg(long, short = 'n', value_name = "N")]
+    max: Option<u64>,
+    /// Only these partitions
+    #[arg(long, short, value_name = "N", value_delimiter = ',', value_parser = partition)]
+    partition: Vec<PartitionIndex>,
+    /// value, key-value, json, or a format string (below)
+    #[arg(long, value_name = "FORMAT", default_value = "value")]
+    format: Format,
+    /// Leave out what belongs to open or aborted transactions
+    #[arg(long)]
+    read_committed: bool,
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    match text {
+        "start" | "earliest" | "beginning" => Ok(Start::Earliest),
+        "end" | "latest" => Ok(Start::Latest),
+        number => match number.parse() {
+            Ok(offset) if offset >= 0 => Ok(Start::Offset(Offset(offset))),
+            _ => Err("it must be start, end, or an offset".to_owned()),
+        },
+    }
+}
+
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(millis) = text.parse() {
+        return Ok(Timestamp(millis));
+    }
+    let time = match humantime::parse_duration(text) {
+        Ok(ago) => SystemTime::now().checked_sub(ago),
+        Err(_) => humantime::parse_rfc3339_weak(text).ok(),
+    };
+    let since_epoch = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let millis = since_epoch.and_then(|time: Duration| i64::try_from(time.as_millis()).ok());
+    millis.map(Timestamp).ok_or_else(|| "it must be like 2026-01-31T12:00:00Z, or 1h for an hour ago".to_owned())
+}
+
+pub(crate) fn run(args: ConsumeArgs) -> Result<(), Failure> {
+    cluster::run(async {
+        tokio::select! {
+            done = consume(&args) => done,
+            // Leaving a follow this way is how it is meant to end.
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    })
+}
+
+async fn consume(args: &ConsumeArgs) -> Result<(), Failure> {
+    let client = args.cluster.connect().await?;
+    let partitions = client.partitions_of(&args.topic, &args.partition).await?;
+    let start = match (args.last, args.since) {
+        (Some(count), _) => Start::Last(count),
+        (None, Some(time)) => Start::Time(time),
+        (None, None) => args.from,
+    };
+    let follow = args.follow || start == Start::Latest;
+    let format = if args.cluster.json { Format::Json } else { args.format.clone() };
+    let config = ConsumerConfig { read_committed: args.read_committed, ..ConsumerConfig::default() };
+    let assignment: Vec<_> = partitions.iter().map(|at| (at.clone(), start)).collect();
+    let mut consumer = Consumer::new(&client, config, &assignment).await?;
+
+    // Without --follow the end is where it was when the command began, or a busy topic would have none.
+    let mut ends: HashMap<TopicPartition, Offset> = HashMap::new();
+    if !follow {
+        let wanted: Vec<_> = partitions.iter().map(|at| (at.clone(), Position::Latest)).collect();
+        let found = client.list_offsets(&wanted).await?;
+        ends.extend(partitions.into_iter().zip(found.into_iter().map(|found| found.offset.unwrap_or(Offset::ZERO))));
+        let done: Vec<_> =
+            consumer.positions().iter().filter(|(at, next)| ends.get(at) == Some(next)).cloned().collect();
+        for (at, _) in done {
+            consumer.remove(&at);
+        }
+    }
+
+    let mut left = args.max.unwrap_or(u64::MAX);
+    let mut text = Vec::new();
+    while left > 0 && !consumer.positions().is_empty() {
+        for fetched in consumer.poll().await? {
+            text.clear();
+            let end = ends.get(&fetched.at).copied();
+            let wanted = fetched.records.iter().filter(|record| end.is_none_or(|end| record.offset < end));
+            for record in wanted.take(usize::try_from(left).unwrap_or(usize::MAX)) {
+                format.write(&mut text, &fetched.at, record);
+                left -= 1;
+            }
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&text)?;
+            stdout.flush()?;
+            if end.is_some_and(|end| fetched.next >= end) {
+                consumer.remove(&fetched.at);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! `ottla topic`: create, list, describe, alter and delete topics.
+
+use clap::{Args, Subcommand};
+use ottla_client::{Client, ConfigChange, ConfigResource, ConfigSource, NewTopic, Position, TopicInfo};
+use ottla_types::BrokerId;
+use serde_json::json;
+
+use crate::{
+    cluster::{self, ClusterArgs, key_value},
+    failure::Failure,
+    output::{self, Table},
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  ottla topic create orders --partitions 3 -o retention.ms=86400000
+  ottla topic list
+  ottla topic describe orders
+  ottla topic alter orders --partitions 6 --set retention.bytes=1073741824 --unset retention.ms
+  ottla topic delete orders")]
+pub(crate) struct TopicArgs {
+    #[command(subcommand)]
+    command: TopicCommand,
+}
+
+#[derive(Subcommand)]
+enum TopicCommand {
+    /// Create topics
+    Create {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// The topics' names
+        #[arg(required = true)]
+        topics: Vec<String>,
+        /// How many partitions each has [default: the broker's num.partitions]
+        #[arg(long, short, value_parser = clap::value_parser!(i32).range(1..))]
+        partitions: Option<i32>,
+        /// How many brokers hold a copy of each partition [default: the broker's default.replication.factor]
+        #[arg(long, short, value_parser = clap::value_parser!(i16).range(1..))]
+        replication: Option<i16>,
+        /// A topic config, such as -o retention.ms=3600000; may be repeated
+        #[arg(short = 'o', long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+        option: Vec<(String, String)>,
+        /// Say whether it could be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not fail for a topic that exists
+        #[arg(long)]
+        if_not_exists: bool,
+    },
+    /// List topics
+    List {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Also those that belong to the brokers
+        #[arg(long)]
+        internal: bool,
+    },
+    /// Show partitions, offsets and configs of topics
+    Describe {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// The topics' names
+        #[arg(required = true)]
+        topics: Vec<String>,
+    },
+    /// Add partitions, or change configs
+    Alter {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// The topic's name
+        topic: String,
+        /// How many partitions it shall have; never fewer than now
+        #[arg(long, short, value_parser = clap::value_parser!(i32).range(1..))]
+        partitions: Option<i32>,
+        /// A config to set; may be repeated
+        #[arg(long, short = 'o', value_name = "KEY=VALUE", value_parser = key_value)]
+        set: Vec<(String, String)>,
+        /// A config to set back to its default; may be repeated
+        #[arg(long, value_name = "KEY")]
+        unset: Vec<String>,
+        /// Say whether it could be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Delete topics and all their records
+    Delete {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// The topics' names
+        #[arg(required = true)]
+        topics: Vec<String>,
+        /// Do not fail for a topic that does not exist
+        #[arg(long)]
+        if_exists: bool,
+    },
+}
+
+pub(crate) fn run(args: TopicArgs) -> Result<(), Failure> {
+    cluster::run(async {
+        match args.command {
+            TopicCommand::Create { cluster, topics, partitions, replication, option, dry_run, if_not_exists } => {
+                let client = cluster.connect().await?;
+                for name in topics {
+                    let topic = NewTopic { name, partitions, replication_factor: replication, configs: option.clone() };
+                    create(&client, &cluster, &topic, dry_run, if_not_exists).await?;
+                }
+                Ok(())
+            }
+            TopicCommand::List { cluster, internal } => list(&cluster, internal).await,
+            TopicCommand::Describe { cluster, topics } => {
+                let client = cluster.connect().await?;
+                for (number, name) in topics.iter().enumerate() {
+                    if number > 0 && !cluster.json {
+                        output::print("\n")?;
+                    }
+                    describe(&client, &cluster, name).await?;
+                }
+                Ok(())
+            }
+            TopicCommand::Alter { cluster, topic, partitions, set, unset, dry_run } => {
+                let changes: Vec<_> = set
+                    .into_iter()
+                    .map(|(key, value)| (key, ConfigChange::Set(value)))
+                    .chain(unset.into_iter().map(|key| (key, ConfigChange::Unset)))
+                    .collect();
+                if partitions.is_none() && changes.is_empty() {
+                    return Err(Failure::usage("nothing to alter, give --partitions, --set or --unset"));
+                }
+                let client = cluster.connect().await?;
+                if let Some(total) = partitions {
+                    client.create_partitions(&topic, total, dry_run).await?;
+                }
+                if !changes.is_empty() {
+                    client.alter_configs(&ConfigResource::Topic(topic.clone()), &changes, dry_run).await?;
+                }
+                say(
+                    &cluster,
+                    &json!({ "topic": topic, "altered": !dry_run }),
+                    &match dry_run {
+                        true => format!("Topic {topic} could be altered."),
+                        false => format!("Altered topic {topic}."),
+                    },
+                )
+            }
+            TopicCommand::Delete { cluster, topics, if_exists } => {
+                let client = cluster.connect().await?;
+                for name in topics {
+                    match client.delete_topic(&name).await {
+                        Ok(()) => {}
+                        Err(error) if if_exists && is(&error, "UNKNOWN_TOPIC_OR_PARTITION") => continue,
+                        Err(error) => return Err(error.into()),
+                    }
+                    say(&cluster, &json!({ "topic": name, "deleted": true }), &format!("Deleted topic {name}."))?;
+                }
+                Ok(())
+            }
+        }
+    })
+}
+
+fn is(error: &ottla_client::Error, code: &str) -> bool {
+    error.code().is_some_and(|found| found.name() == code)
+}
+
+fn say(cluster: &ClusterArgs, json: &serde_json::Value, text: &str) -> Result<(), Failure> {
+    if cluster.json { output::print_json(json) } else { output::print(&format!("{text}\n")) }
+}
+
+async fn create(
+    client: &Client,
+    cluster: &ClusterArgs,
+    topic: &NewTopic,
+    dry_run: bool,
+    if_not_exists: bool,
+) -> Result<(), Failure> {
+    let name = &topic.name;
+    let created = match client.create_topic(topic, dry_run).await {
+        Ok(created) => created,
+        Err(error) if if_not_exists && is(&error, "TOPIC_ALREADY_EXISTS") => {
+            return say(cluster, &json!({ "topic": name, "created": false }), &format!("Topic {name} exists."));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let json = json!({
+        "topic": name,
+        "created": !dry_run,
+        "id": created.id.to_string(),
+        "partitions": created.partitions,
+        "replication": created.replication_factor,
+    });
+    let verb = if dry_run { "Could create" } else { "Created" };
+    let counts = match (created.partitions, created.replication_factor) {
+        (Some(partitions), Some(copies)) => {
+            format!(" with {} of {}", count(partitions, "partition"), count(copies.into(), "copy"))
+        }
+        _ => String::new(),
+    };
+    say(cluster, &json, &format!("{verb} topic {name}{counts}."))
+}
+
+fn count(number: i32, noun: &str) -> String {
+    match (number, noun) {
+        (1, _) => format!("1 {noun}"),
+        (_, "copy") => format!("{number} copies"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
+async fn list(cluster: &ClusterArgs, internal: bool) -> Result<(), Failure> {
+    let client = cluster.connect().await?;
+    let mut topics = Vec::new();
+    for (_, topic) in client.topics(None).await? {
+        let topic = topic?;
+        if internal || !topic.internal {
+            topics.push(topic);
+        }
+    }
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    if cluster.json {
+        return topics.iter().try_for_each(|topic| {
+            output::print_json(&json!({
+                "topic": &*topic.name,
+                "id": topic.id.to_string(),
+                "internal": topic.internal,
+                "partitions": topic.partitions.len(),
+                "replication": copies(topic),
+            }))
+        });
+    }
+    let mut table = Table::new(&["TOPIC", "PARTITIONS", "COPIES"]);
+    for topic in &topics {
+        table.row([topic.name.to_string(), topic.partitions.len().to_string(), copies(topic).to_string()]);
+    }
+    table.print()
+}
+
+fn copies(topic: &TopicInfo) -> usize {
+    topic.partitions.iter().map(|partition| partition.replicas.len()).max().unwrap_or(0)
+}
+
+async fn describe(client: &Client, cluster: &ClusterArgs, name: &str) -> Result<(), Failure> {
+    let described = client.topics(Some(&[name])).await?.pop();
+    let (_, topic) =
+        described.ok_or_else(|| Failure::failed(format!("the cluster did not answer for topic {name}")))?;
+    let topic = topic?;
+    let partitions = client.partitions_of(name, &[]).await?;
+    let wanted: Vec<_> =
+        partitions.iter().flat_map(|at| [(at.clone(), Position::Earliest), (at.clone(), Position::Latest)]).collect();
+    let offsets = client.list_offsets(&wanted).await?;
+    let offset = |number: usize| offsets.get(number).and_then(|found| found.offset).map_or(0, |offset| offset.0);
+    let configs = client.describe_configs(&ConfigResource::Topic(name.to_owned()), None).await?;
+    let configs: Vec<_> = configs.iter().filter(|config| config.source == ConfigSource::Topic).collect();
+    let ids = |brokers: &[BrokerId]| brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    if cluster.json {
+        let rows = topic.partitions.iter().enumerate().map(|(number, partition)| {
+            json!({
+                "partition": partition.index.0,
+                "leader": partition.leader.map(|id| id.0),
+                "leader_epoch": partition.leader_epoch.0,
+                "replicas": partition.replicas.iter().map(|id| id.0).collect::<Vec<_>>(),
+                "isr": partition.isr.iter().map(|id| id.0).collect::<Vec<_>>(),
+                "offline": partition.offline.iter().map(|id| id.0).collect::<Vec<_>>(),
+                "start": offset(2 * number),
+                "end": offset(2 * number + 1),
+            })
+        });
+        let configs: serde_json::Map<_, _> =
+            configs.iter().map(|config| (config.name.clone(), json!(config.value))).collect();
+        return output::print_json(&json!({
+            "topic": name,
+            "id": topic.id.to_string(),
+            "internal": topic.internal,
+            "partitions": rows.collect::<Vec<_>>(),
+            "configs": configs,
+        }));
+    }
+    let mut head = format!("Topic {name}, id {}\n", topic.id);
+    for config in &configs {
+        head += &format!("  {}={}\n", config.name, config.value.as_deref().unwrap_or_default());
+    }
+    output::print(&head)?;
+    let mut table = Table::new(&["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", "START", "END"]);
+    for (number, partition) in topic.partitions.iter().enumerate() {
+        table.row([
+            partition.index.to_string(),
+            partition.leader.map_or("none".to_owned(), |id| id.to_string()),
+            partition.leader_epoch.to_string(),
+            ids(&partition.replicas),
+            ids(&partition.isr),
+            offset(2 * number).to_string(),
+            offset(2 * number + 1).to_string(),
+        ]);
+    }
+    table.print()
+}
