@@ -112,6 +112,9 @@ pub(crate) struct Queue {
     next_number: u64,
     /// The identity the partition's sequence belongs to, and the next number of the sequence.
     sequence: Option<(Identity, i32)>,
+    /// A batch of this sequence is known to be stored. Until then one is under way at a time: a broker that knows
+    /// nothing of a producer takes any sequence number for its first, and would refuse the ones before it for ever.
+    begun: bool,
     /// The sequence has a gap: start over under another identity.
     broken: bool,
     /// A batch was put back: send nothing until what is under way has come back.
@@ -170,7 +173,7 @@ impl Queue {
         in_flight_max: usize,
     ) -> Option<Instant> {
         let first = self.waiting.front()?;
-        let drain = self.draining || self.broken;
+        let drain = self.draining || self.broken || (self.sequence.is_some() && !self.begun);
         if self.in_flight.len() >= in_flight_max || (drain && !self.in_flight.is_empty()) {
             return None;
         }
@@ -205,7 +208,7 @@ impl Queue {
             if identity == self.sequence.map(|(identity, _)| identity) {
                 return None;
             }
-            (self.broken, self.sequence) = (false, None);
+            (self.broken, self.begun, self.sequence) = (false, false, None);
         }
         let mut batch = self.waiting.pop_front()?;
         let (identity, sequence) = match (self.sequence, identity) {
@@ -259,7 +262,10 @@ impl Queue {
             && self.waiting.front().is_none_or(|waiting| waiting.number > batch.number);
         let idempotent = matches!(batch.content, Content::Sealed { identity: Some(_), .. });
         let verdict = match outcome {
-            Ok(appended) => Verdict::Finished(batch, Ok(appended)),
+            Ok(appended) => {
+                self.begun = true;
+                Verdict::Finished(batch, Ok(appended))
+            }
             // It was stored before, and the broker no longer knows where.
             Err(error) if error.code() == Some(ErrorCode::DuplicateSequenceNumber) => {
                 Verdict::Finished(batch, Ok(Appended::default()))

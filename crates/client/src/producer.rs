@@ -185,6 +185,8 @@ struct Spread {
     topic: Arc<TopicInfo>,
     /// The partition that is being filled: a place in the topic's list.
     current: usize,
+    /// Bytes of keyless records it was given; after a batch's worth it is the next one's turn.
+    filled: usize,
 }
 
 impl Producer {
@@ -223,12 +225,19 @@ impl Producer {
         if !shared.state.lock().topics.contains_key(topic) {
             let info = shared.client.topic(topic, true).await?;
             // Where a producer begins does not matter, only that it does not stay there.
-            shared.state.lock().topics.entry(topic.into()).or_insert(Spread { topic: info, current: 0 });
+            shared.state.lock().topics.entry(topic.into()).or_insert(Spread { topic: info, current: 0, filled: 0 });
         }
         let mut guard = shared.state.lock();
         let state = &mut *guard;
         let spread = state.topics.get_mut(topic).ok_or(Error::Closed)?;
         let partition = spread.choose(&record)?;
+        if record.partition.is_none() && record.key.is_none() {
+            spread.filled += bytes;
+            if spread.filled >= shared.config.batch_bytes {
+                spread.filled = 0;
+                spread.current = (spread.current + 1) % spread.topic.partitions.len().max(1);
+            }
+        }
         let at = TopicPartition { topic: Arc::clone(&spread.topic.name), partition };
         let queue = match state.queues.get_mut(&at) {
             Some(queue) => queue,
@@ -236,9 +245,6 @@ impl Producer {
         };
         let taken =
             queue.push(&shared.config, record, room).map_err(|error| Error::Batch { what: at.to_string(), error })?;
-        if taken.filled && spread.topic.partitions.get(spread.current).is_some_and(|row| row.index == partition) {
-            spread.current = (spread.current + 1) % spread.topic.partitions.len().max(1);
-        }
         if taken.begun {
             shared.unfinished.send_modify(|count| *count += 1);
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use ottla_client::{Consumer, ConsumerConfig, Position, Start, TopicPartition};
+use ottla_client::{Client, Consumer, ConsumerConfig, Error, Position, Start, TopicPartition};
 use ottla_types::{Offset, PartitionIndex, Timestamp};
 
 use crate::{
@@ -124,7 +124,11 @@ async fn consume(args: &ConsumeArgs) -> Result<(), Failure> {
     let mut left = args.max.unwrap_or(u64::MAX);
     let mut text = Vec::new();
     while left > 0 && !consumer.positions().is_empty() {
-        for fetched in consumer.poll().await? {
+        let arrived = match consumer.poll().await {
+            Ok(arrived) => arrived,
+            Err(error) => return Err(explain(&client, &consumer, error).await),
+        };
+        for fetched in arrived {
             text.clear();
             let end = ends.get(&fetched.at).copied();
             let wanted = fetched.records.iter().filter(|record| end.is_none_or(|end| record.offset < end));
@@ -141,4 +145,24 @@ async fn consume(args: &ConsumeArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// An offset that is not there is told with the offsets that are.
+async fn explain(client: &Client, consumer: &Consumer, error: Error) -> Failure {
+    if error.code().is_none_or(|code| code.name() != "OFFSET_OUT_OF_RANGE") {
+        return error.into();
+    }
+    for (at, next) in consumer.positions() {
+        let wanted = [(at.clone(), Position::Earliest), (at.clone(), Position::Latest)];
+        let Ok(found) = client.list_offsets(&wanted).await else { continue };
+        if let [Some(first), Some(end)] = found.iter().map(|found| found.offset).collect::<Vec<_>>()[..]
+            && !(first..=end).contains(next)
+        {
+            let (topic, partition) = (&at.topic, at.partition);
+            return Failure::failed(format!(
+                "offset {next} is not in partition {partition} of {topic}, which begins at {first} and ends before {end}"
+            ));
+        }
+    }
+    error.into()
 }
