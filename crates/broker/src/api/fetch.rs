@@ -34,6 +34,8 @@ use crate::{
 
 /// First version that names topics by id.
 const TOPIC_ID_VERSION: i16 = 13;
+/// First version whose answer can name the leader and its address (KIP-951).
+const LEADER_HINT_VERSION: i16 = 16;
 const READ_COMMITTED: i8 = 1;
 
 /// A fetch that is answered by its first or a later [`ParkedFetch::poll`].
@@ -156,6 +158,7 @@ impl ParkedFetch {
         waker: &Waker,
         outbox: &mut Outbox,
     ) -> Result<bool, Close> {
+        let hints = self.header.api_version >= LEADER_HINT_VERSION;
         loop {
             let mut response = FetchResponse::default();
             let collected = match &mut self.source {
@@ -163,16 +166,16 @@ impl ParkedFetch {
                     response.error_code = code.code();
                     Collected { urgent: true, ..Collected::default() }
                 }
-                Source::Request(wanted) => collect(wanted, false, self.max_bytes, self.read_committed, broker),
+                Source::Request(wanted) => collect(wanted, false, self.max_bytes, self.read_committed, hints, broker),
                 Source::Opened(session) => {
                     let mut session = session.lock();
                     response.session_id = session.id;
-                    collect(&mut session.wanted, false, self.max_bytes, self.read_committed, broker)
+                    collect(&mut session.wanted, false, self.max_bytes, self.read_committed, hints, broker)
                 }
                 Source::Resumed(session) => {
                     let mut session = session.lock();
                     response.session_id = session.id;
-                    collect(&mut session.wanted, true, self.max_bytes, self.read_committed, broker)
+                    collect(&mut session.wanted, true, self.max_bytes, self.read_committed, hints, broker)
                 }
             };
             if !collected.urgent && collected.bytes < self.min_bytes && now < self.deadline && self.wait(waker) {
@@ -267,12 +270,19 @@ impl ParkedFetch {
 
 /// Looks at each partition in turn while there is room in the answer. With `news_only`, partitions about which the
 /// client knows everything are left out (rule F2).
-fn collect(wanted: &mut [Wanted], news_only: bool, max_bytes: u64, read_committed: bool, broker: &Broker) -> Collected {
+fn collect(
+    wanted: &mut [Wanted],
+    news_only: bool,
+    max_bytes: u64,
+    read_committed: bool,
+    hints: bool,
+    broker: &Broker,
+) -> Collected {
     let mut collected = Collected { urgent: wanted.is_empty(), ..Collected::default() };
     let mut last_topic: Option<TopicKey> = None;
     for wanted in wanted {
         let room = max_bytes.saturating_sub(collected.bytes);
-        let answer = look(wanted, room, collected.bytes == 0, read_committed, &mut collected, broker);
+        let answer = look(wanted, room, collected.bytes == 0, read_committed, hints, &mut collected, broker);
         let records = answer.records.as_ref().is_some_and(|records| !records.is_empty());
         let diverging = answer.diverging_epoch != EpochEndOffset::default();
         let told = Told {
@@ -308,6 +318,7 @@ fn look(
     room: u64,
     at_least_one: bool,
     read_committed: bool,
+    hints: bool,
     collected: &mut Collected,
     broker: &Broker,
 ) -> PartitionData {
@@ -359,7 +370,7 @@ fn look(
         Err(refusal) => {
             let code = read_error(&refusal);
             answer.error_code = code.code();
-            if code == ErrorCode::FencedLeaderEpoch {
+            if code == ErrorCode::FencedLeaderEpoch && hints {
                 let leader_epoch = partition.leader_epoch().0;
                 answer.current_leader = LeaderIdAndEpoch { leader_id: broker.node.id().0, leader_epoch };
                 collected.endpoint_needed = true;

@@ -93,15 +93,7 @@ impl TestBroker {
             entropy: Box::new(draw),
         })
         .unwrap();
-        let config = node.broker_config();
-        let options = Options {
-            request_bytes_max: config.socket_request_max_bytes as usize,
-            idle_timeout: Duration::from_secs(600),
-            connections_max: config.max_connections as usize,
-            memory_bytes: usize::try_from(config.memory_bytes).unwrap(),
-            fetch_sessions_max: config.max_fetch_sessions as usize,
-            fetch_bytes_max: u64::from(config.fetch_max_bytes),
-        };
+        let options = Options::of(&node.broker_config());
         let broker = Broker::new(Arc::clone(&node), options);
         let serving = Arc::clone(&broker);
         let served = runtime.spawn(async move { serving.serve(bound).await });
@@ -329,6 +321,24 @@ impl Client {
     pub fn read(&mut self, topic: &str, partition: i32, offset: i64) -> Vec<String> {
         let records = self.read_records(topic, partition, offset);
         records.iter().map(|record| String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap()).collect()
+    }
+
+    /// The first `count` values of a partition, waiting for those that are not visible yet.
+    pub fn await_values(&mut self, topic: &str, partition: i32, count: usize) -> Vec<String> {
+        let mut values = Vec::new();
+        while values.len() < count {
+            let mut request = fetch_request(topic, partition, i64::try_from(values.len()).unwrap());
+            request.max_wait_ms = i32::try_from(PATIENCE.as_millis()).unwrap();
+            request.min_bytes = 1;
+            let answer = only_fetched(self.call(12, &request));
+            assert_eq!(code(answer.error_code), ErrorCode::None);
+            let records = fetched_records(&answer);
+            assert!(!records.is_empty(), "{topic} {partition}: {} of {count} values", values.len());
+            values.extend(
+                records.iter().map(|record| String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap()),
+            );
+        }
+        values
     }
 
     /// Every record of a partition from `offset` on, as far as it is visible now.
