@@ -117,8 +117,9 @@ impl Controller {
         }
         let touched = Touched::by(&records);
         let image = Arc::new(image);
-        self.image.store(Arc::clone(&image));
+        // Partitions first: what the image shows to clients can be used.
         self.publish(&image, touched, &Checkpoints::default());
+        self.image.store(Arc::clone(&image));
         if let Err(error) = work.log.maybe_snapshot(&image, now) {
             tracing::warn!(%error, "no snapshot of the metadata was taken; the log keeps growing");
         }

@@ -10,8 +10,6 @@ use ottla_log::{Disk, write_atomically};
 use ottla_types::BrokerId;
 use uuid::Uuid;
 
-use crate::files;
-
 /// The file's name in the data directory.
 pub(crate) const FILE: &str = "identity";
 const VERSION: &str = "1";
@@ -65,8 +63,7 @@ impl Identity {
         if !disk.exists(&path)? {
             return Ok(None);
         }
-        let text =
-            String::from_utf8(files::read(disk, &path)?).map_err(|_| DamagedIdentity("it is not text".into()))?;
+        let text = String::from_utf8(disk.read(&path)?).map_err(|_| DamagedIdentity("it is not text".into()))?;
         Ok(Some(Identity::from_text(&text)?))
     }
 

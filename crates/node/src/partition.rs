@@ -336,7 +336,7 @@ impl Partition {
                 self.publish(high_watermark);
             }
             let log = replica.log();
-            (high_watermark.offset, log.unsynced_bytes(), log.end().offset.0 - log.recovery_point().0)
+            (high_watermark.offset, log.unsynced_bytes(), log.end().offset.0 - log.durable_end().offset.0)
         })?;
         self.waiters.take_reached(high_watermark, wakes);
         let config = self.config.load();
@@ -504,7 +504,7 @@ impl Partition {
     }
 
     /// Moves the log start to `before` (DeleteRecords); `None` is the high watermark. Returns the new start.
-    pub fn delete_records(&self, before: Option<Offset>) -> Result<Offset, ReadRefusal> {
+    pub fn delete_records(self: &Arc<Self>, before: Option<Offset>) -> Result<Offset, ReadRefusal> {
         let start = self.with(|replica| {
             let high_watermark = replica.high_watermark().offset;
             let before = before.unwrap_or(high_watermark);
@@ -514,6 +514,8 @@ impl Partition {
             replica.log_mut().advance_start(before).map_err(|error| Unavailable::Offline(error.to_string().into()))?;
             Ok(replica.log().start())
         })??;
+        // Files go once the new start is durable.
+        self.request_sync(false);
         self.storage.checkpoint_wanted();
         Ok(start)
     }
@@ -568,11 +570,12 @@ impl Partition {
     }
 
     /// Drops every segment that ends at or below `before`, up to the high watermark.
-    pub(crate) fn trim(&self, before: Offset) -> Result<(), Unavailable> {
+    pub(crate) fn trim(self: &Arc<Self>, before: Offset) -> Result<(), Unavailable> {
         self.with(|replica| {
             let before = before.min(replica.high_watermark().offset);
             replica.log_mut().advance_start(before).map_err(|error| Unavailable::Offline(error.to_string().into()))
         })??;
+        self.request_sync(false);
         self.storage.checkpoint_wanted();
         Ok(())
     }
@@ -598,10 +601,10 @@ impl Partition {
             log.expire_producers(now, producer_expiration_ms);
             log.remove_deleted(now);
             log.close_idle_files();
-            log.unsynced_bytes()
+            log.needs_sync()
         });
         let soon = sync_all || self.config.load().flush_ms < LAZY_SYNC_MS;
-        if soon && unsynced.is_ok_and(|bytes| bytes > 0) {
+        if soon && unsynced == Ok(true) {
             self.request_sync(false);
         }
     }
