@@ -264,15 +264,6 @@ impl Client {
         }
     }
 
-    /// Whether nothing has come by the time another connection's round trip is over.
-    pub fn is_quiet(&mut self) -> bool {
-        self.stream.set_nonblocking(true).unwrap();
-        let mut chunk = [0; 1];
-        let quiet = matches!(self.stream.read(&mut chunk), Err(error) if error.kind() == ErrorKind::WouldBlock);
-        self.stream.set_nonblocking(false).unwrap();
-        quiet && self.input.is_empty()
-    }
-
     /// Creates a topic.
     pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> CreatableTopicResult {
         let configs =
