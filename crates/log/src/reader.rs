@@ -333,8 +333,14 @@ impl Batches {
     fn advance(&mut self) -> Result<Option<(BatchHeader, Bytes)>, ReadError> {
         while self.next < self.upto.offset {
             if let Some((segment, walk)) = &mut self.walk {
+                let position = walk.position();
                 let next = walk.next();
                 if let Some((header, batch)) = self.reader.in_segment(segment, next)? {
+                    // Rotten offsets may point back, and a walk that follows them never ends.
+                    if header.next_offset() <= self.next {
+                        let reason = format!("its offsets end at {}, before {}", header.last_offset(), self.next);
+                        return Err(ReadError::Damaged { segment: segment.base, position, reason });
+                    }
                     self.next = header.next_offset();
                     return Ok(Some((header, batch)));
                 }
