@@ -108,6 +108,7 @@ impl Dump<'_> {
         let bytes = self.read()?;
         match (name, bytes.first_chunk::<4>()) {
             ("identity", _) => self.identity(&bytes),
+            ("lock", None) => self.say("lock", &json!({}), "what keeps a second broker out"),
             (_, Some(b"OTIX")) => self.index(&bytes),
             (_, Some(b"OTPS")) => self.checked(&bytes, "producer snapshot", Dump::producers),
             (_, Some(b"OTEH")) => self.checked(&bytes, "epochs", Dump::epochs),
@@ -393,7 +394,7 @@ impl Dump<'_> {
                 "crc_valid": valid,
             }),
             &format!(
-                "{position}: offsets {} to {}, {} records in {} bytes, {codec}, epoch {}, to {}{producer}{flags}",
+                "{position}: offsets {} to {}, records {} in {} bytes, {codec}, epoch {}, to {}{producer}{flags}",
                 header.base_offset,
                 header.last_offset(),
                 header.record_count,
