@@ -96,12 +96,25 @@ impl Controller {
 
     /// Decides on a command, stores what was decided, applies it and publishes the outcome. Waits for the disk.
     pub(crate) fn submit(&self, command: Command) -> Result<Reply, SubmitError> {
+        self.submit_all([command]).map(|[reply]| reply)
+    }
+
+    /// Carries out several commands with one sync: all of them or, where one is refused, none.
+    pub(crate) fn submit_all<const N: usize>(&self, commands: [Command; N]) -> Result<[Reply; N], SubmitError> {
         let now = self.storage.now();
         let mut work = self.work.lock();
         let mut image = Image::clone(&self.image.load());
-        let (records, reply) = decide(&image, &self.settings, now, &mut work.entropy, command)?;
+        let mut records = Vec::new();
+        let mut replies = Vec::with_capacity(N);
+        for command in commands {
+            let (decided, reply) = decide(&image, &self.settings, now, &mut work.entropy, command)?;
+            decided.iter().for_each(|record| image.apply(record));
+            records.extend(decided);
+            replies.push(reply);
+        }
+        let replies = replies.try_into().map_err(|_| SubmitError::Storage("a reply is missing".to_owned()))?;
         if records.is_empty() {
-            return Ok(reply);
+            return Ok(replies);
         }
         match work.log.store(&records, now) {
             Ok(()) => {}
@@ -112,18 +125,14 @@ impl Controller {
             }
             Err(error) => return Err(SubmitError::Storage(error.to_string())),
         }
-        for record in &records {
-            image.apply(record);
-        }
         let touched = Touched::by(&records);
         let image = Arc::new(image);
-        // Partitions first: what the image shows to clients can be used.
-        self.publish(&image, touched, &Checkpoints::default());
         self.image.store(Arc::clone(&image));
+        self.publish(&image, touched, &Checkpoints::default());
         if let Err(error) = work.log.maybe_snapshot(&image, now) {
             tracing::warn!(%error, "no snapshot of the metadata was taken; the log keeps growing");
         }
-        Ok(reply)
+        Ok(replies)
     }
 
     /// Opens no log, but makes every partition of the image known. `checkpoints` are those of the last run.

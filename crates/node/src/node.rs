@@ -174,7 +174,13 @@ impl Node {
         let storage = Arc::new(Storage::new(Arc::clone(&disk), dir.clone(), clock, flusher));
         disk.create_dir_all(&storage.topics_dir()).map_err(io_error)?;
         let controller = Arc::new(Controller::new(id, settings, Arc::clone(&storage), log, image, entropy));
-        controller.submit(Command::Bootstrap)?;
+        let registration =
+            BrokerRegistration { id, incarnation, rack: rack.map(Arc::from), listeners: listeners.into(), clean };
+        let [_, Reply::BrokerRegistered(epoch)] =
+            controller.submit_all([Command::Bootstrap, Command::RegisterBroker(registration)])?
+        else {
+            return Err(SubmitError::Storage("no broker epoch in the reply".to_owned()).into());
+        };
         let cluster_id = controller.image().cluster_id().map(|id| id.to_string()).unwrap_or_default();
         let identity = match identity {
             Some(identity) if identity.cluster_id != cluster_id => return Err(OpenNodeError::WrongCluster),
@@ -182,6 +188,11 @@ impl Node {
             None => {
                 let identity = Identity { cluster_id, node_id: id, directory_id };
                 identity.store(&*disk, &dir).map_err(io_error)?;
+                // The directory itself is new: its name must survive a power cut too.
+                if let Some(parent) = dir.parent() {
+                    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                    disk.sync_dir(parent).map_err(io_error)?;
+                }
                 identity
             }
         };
