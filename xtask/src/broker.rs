@@ -51,7 +51,7 @@ impl Subject {
     fn command(&self, data: &Path, address: SocketAddr, options: &[String]) -> Command {
         let mut command = Command::new(self.program());
         if self.kafka {
-            command.arg(data).arg(address.to_string());
+            command.arg(data).arg(address.to_string()).args(options);
         } else {
             command.arg("serve").arg("--data").arg(data).arg("--listen").arg(address.to_string());
             for option in options {

@@ -185,6 +185,7 @@ enum Service {
     Own {
         broker: Option<Broker>,
         subject: Subject,
+        settings: Vec<String>,
         place: PathBuf,
         address: SocketAddr,
     },
@@ -192,21 +193,22 @@ enum Service {
 }
 
 impl Service {
-    fn start(arguments: &Arguments, cache: &Path, name: &str) -> Result<Self> {
+    fn start(arguments: &Arguments, cache: &Path, client: &Client) -> Result<Self> {
         if let Some(address) = &arguments.bootstrap {
             return Ok(Self::Foreign(address.clone()));
         }
-        let place = cache.join(format!("run/{name}-{}", std::process::id()));
+        let place = cache.join(format!("run/{}-{}", client.name, std::process::id()));
         fs::create_dir_all(&place)?;
         let (subject, address) = (arguments.subject.clone(), free_address()?);
-        let mut service = Self::Own { broker: None, subject, place, address };
+        let settings = client.settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut service = Self::Own { broker: None, subject, settings, place, address };
         service.run()?;
         Ok(service)
     }
 
     fn run(&mut self) -> Result<()> {
-        if let Self::Own { broker, subject, place, address } = self {
-            *broker = Some(subject.start(&place.join("data"), *address, &[], &place.join("broker.log"))?);
+        if let Self::Own { broker, subject, settings, place, address } = self {
+            *broker = Some(subject.start(&place.join("data"), *address, settings, &place.join("broker.log"))?);
         }
         Ok(())
     }
@@ -247,7 +249,8 @@ impl Service {
 
 fn prepare_and_check(client: &Client, arguments: &Arguments, cache: &Path, report: &mut Report) -> Result<()> {
     client.prepare(cache)?;
-    let mut service = Service::start(arguments, cache, client.name)?;
+    report.version = (client.version)(cache);
+    let mut service = Service::start(arguments, cache, client)?;
     let result = check(client, arguments, cache, &mut service, report);
     service.finish(result.is_err() || report.failed())?;
     result

@@ -23,6 +23,10 @@ pub(super) struct Client {
     steps: fn(cache: &Path) -> Result<()>,
     /// The program, with the broker's address.
     pub(super) program: fn(cache: &Path, address: &str) -> Command,
+    /// Settings of the broker, `KEY=VALUE`, that its program takes for granted.
+    pub(super) settings: &'static [&'static str],
+    /// Its version, where its program does not print it.
+    pub(super) version: fn(cache: &Path) -> String,
     /// What one line of its standard output means.
     pub(super) read: fn(line: &str) -> Option<Line>,
     /// It runs the tests that its library ships, not the named checks.
@@ -129,9 +133,11 @@ pub(super) const CLIENTS: [Client; 10] = [
             command.envs([("TEST_INTEGRATION", "1"), ("TEST_BROKER_IMPL", "kafka"), ("KAFKA_CONNECT", address)]);
             command
         },
+        settings: &["auto.create.topics.enable=false"],
         read: rskafka_line,
         own_tests: true,
-        patience: Duration::from_secs(600),
+        version: |cache| manifest_version(&cache.join("rskafka/source/Cargo.toml")),
+        patience: Duration::from_secs(120),
         ..CHECKS
     },
 ];
@@ -142,6 +148,8 @@ const CHECKS: Client = Client {
     needs: &[],
     steps: |_| Ok(()),
     program: |_, _| Command::new("false"),
+    settings: &[],
+    version: |_| String::new(),
     read: |line| serde_json::from_str(line).ok(),
     own_tests: false,
     short: false,
@@ -291,6 +299,12 @@ fn rskafka(cache: &Path) -> Result<()> {
         }
         Ok(())
     })
+}
+
+fn manifest_version(manifest: &Path) -> String {
+    let text = fs::read_to_string(manifest).unwrap_or_default();
+    let version = text.lines().find_map(|line| line.strip_prefix("version = "));
+    version.map(|version| version.trim_matches('"').to_owned()).unwrap_or_default()
 }
 
 fn absent_is_fine(error: std::io::Error) -> std::io::Result<()> {
