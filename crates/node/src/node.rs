@@ -196,11 +196,6 @@ impl Node {
                 identity
             }
         };
-        let registration =
-            BrokerRegistration { id, incarnation, rack: rack.map(Arc::from), listeners: listeners.into(), clean };
-        let Reply::BrokerRegistered(epoch) = controller.submit(Command::RegisterBroker(registration))? else {
-            return Err(SubmitError::Storage("no broker epoch in the reply".to_owned()).into());
-        };
         controller.publish_all(&checkpoints);
         storage.quarantine_unknown(&controller.topics()).map_err(io_error)?;
         if !clean {
