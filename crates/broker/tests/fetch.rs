@@ -2,6 +2,8 @@
 //!
 //! Not here: line 51 (answers of nothing but control batches), because nobody writes any yet.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use bytes::Bytes;

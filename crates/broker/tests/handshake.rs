@@ -1,5 +1,7 @@
 //! Handshake and framing as clients rely on them: lines 1 to 11 of the client behaviours.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! Metadata and addresses as clients rely on them: lines 16 to 28 of the client behaviours.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Offsets by place, by time and by epoch as clients rely on them: lines 48 and 53 to 55 of the client behaviours.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::{Client, TestBroker, batch_at, code};

@@ -3,6 +3,8 @@
 //! Not here: line 34 (keyless records of a compacted topic), because no topic is compacted yet, and line 36 (hints to
 //! another leader), because there is none. `ottla_records` proves the first.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use bytes::{Bytes, BytesMut};

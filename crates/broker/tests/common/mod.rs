@@ -1,8 +1,8 @@
 //! A broker in this process on a directory of its own, and a client that speaks the raw protocol to it over TCP, in any
 //! version and as wrongly as a test wants.
 
-// Each test file is a crate of its own that uses its part of this one.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::{
     collections::HashMap,
