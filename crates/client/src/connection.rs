@@ -290,7 +290,11 @@ fn deliver(frame: Bytes, pending: &Pending, address: &str) -> Result<(), Error> 
             let _ = done.send(Ok(frame));
             Ok(())
         }
-        Some((expected, _)) => Err(malformed(format!("it answers request {id}, expected was {expected}"))),
+        Some((expected, done)) => {
+            let error = malformed(format!("it answers request {id}, expected was {expected}"));
+            let _ = done.send(Err(error.clone()));
+            Err(error)
+        }
         None => Err(malformed(format!("it answers request {id}, and none is open"))),
     }
 }

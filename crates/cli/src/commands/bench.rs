@@ -1,6 +1,6 @@
 //! `ottla bench`: how fast a cluster takes records and gives them back, and how long one takes.
 //!
-//! A start: one producer and one consumer in this process. Comparisons between systems are the work of `bench/`.
+//! A start: one producer and one consumer in this process. Not here: comparing systems with each other.
 
 use std::time::{Duration, Instant};
 

@@ -25,8 +25,9 @@ Examples:
   ottla consume orders --from 4711 -p 0 --max 1 --format json
   ottla consume orders --format '%p:%o %k=%v\\n'
 
-Format strings: %v value, %k key, %o offset, %p partition, %t topic, %T timestamp (ms), %d timestamp (date), %h headers,
-  %V and %K sizes in bytes, %% a percent sign; \\n, \\t, \\0 and \\\\ as usual. A null key or value is empty.";
+Format strings: %v value, %k key, %h headers, %t topic, %p partition, %o offset, %T timestamp in ms,
+  %d timestamp as a date, %V and %K sizes in bytes, %% a percent sign; \\n, \\t, \\0 and \\\\ as usual.
+  A null key or value is empty.";
 
 #[derive(Args)]
 pub(crate) struct ConsumeArgs {
@@ -160,7 +161,8 @@ async fn explain(client: &Client, consumer: &Consumer, error: Error) -> Failure 
         {
             let (topic, partition) = (&at.topic, at.partition);
             return Failure::failed(format!(
-                "offset {next} is not in partition {partition} of {topic}, which begins at {first} and ends before {end}"
+                "offset {next} is not in partition {partition} of {topic}, which begins at {first} and ends \
+                 before {end}"
             ));
         }
     }

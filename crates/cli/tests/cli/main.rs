@@ -4,4 +4,5 @@
 
 mod broker;
 mod commands;
+mod producer;
 mod serve;
