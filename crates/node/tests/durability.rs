@@ -1,0 +1,229 @@
+//! What a node promises of its disk: nothing acknowledged is lost, a failed sync is final, a full disk is not.
+
+mod common;
+
+use std::path::Path;
+
+use common::{
+    append, batch, create, eventually, open, open_with, partition, produce, read_all, sequenced, wait_acknowledged,
+};
+use ottla_log::{Disk, SimDisk};
+use ottla_metadata::{Command, TopicRef};
+use ottla_node::Unavailable;
+use ottla_replica::Outcome;
+use ottla_types::Offset;
+
+/// Acknowledges records over several partitions, cuts the power with more in flight, and says what is missing.
+fn lost_after_power_cut(seed: u64, lie: bool) -> Vec<String> {
+    let disk = SimDisk::new(seed);
+    let node = open(&disk);
+    create(&node, "t", 3, &[]);
+    disk.lie_about_syncs(lie);
+    let mut acknowledged = Vec::new();
+    for number in 0..30 {
+        let index = number % 3;
+        let value = format!("{number}");
+        let offset = produce(&partition(&node, "t", index), &value);
+        acknowledged.push((index, offset, value));
+    }
+    for index in 0..3 {
+        append(&partition(&node, "t", index), &batch("in flight")).unwrap();
+    }
+    let after = open(&disk.crash());
+    let mut missing = Vec::new();
+    for (index, offset, value) in acknowledged {
+        if !read_all(&partition(&after, "t", index)).contains(&(offset, value.clone())) {
+            missing.push(value);
+        }
+    }
+    missing
+}
+
+#[test]
+fn b12_a_power_cut_loses_nothing_acknowledged() {
+    for seed in 0..10 {
+        assert_eq!(lost_after_power_cut(seed, false), Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+#[test]
+fn b12_a_disk_that_only_says_it_synced_is_caught() {
+    let lost = (0..10).filter(|&seed| !lost_after_power_cut(seed, true).is_empty()).count();
+    assert!(lost > 0, "without syncs a power cut must lose something, or the test above proves nothing");
+}
+
+#[test]
+fn l6_only_a_clean_end_keeps_the_leader_epoch() {
+    let disk = SimDisk::new(1);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    produce(&partition(&node, "t", 0), "a");
+    let first = partition(&node, "t", 0).leader_epoch();
+    node.shut_down().unwrap();
+
+    let node = open(&disk);
+    assert_eq!(partition(&node, "t", 0).leader_epoch(), first, "a clean end proves that nothing is missing");
+    drop(node);
+
+    // The proof was used up by that start, which did not end cleanly.
+    let node = open(&disk.crash());
+    assert!(partition(&node, "t", 0).leader_epoch() > first);
+    assert_eq!(read_all(&partition(&node, "t", 0)), [(Offset(0), "a".into())]);
+}
+
+#[test]
+fn l10_a_failed_sync_takes_the_directory_offline_for_good() {
+    let disk = SimDisk::new(2);
+    let node = open(&disk);
+    create(&node, "t", 2, &[]);
+    produce(&partition(&node, "t", 0), "safe");
+
+    disk.fail_syncs(true);
+    let failing = partition(&node, "t", 0);
+    let Ok(Outcome::Appended { required, .. }) = append(&failing, &batch("never acknowledged")) else {
+        panic!("not appended");
+    };
+    assert!(!wait_acknowledged(&failing, required), "what could not be synced must not be acknowledged");
+
+    disk.fail_syncs(false);
+    let other = partition(&node, "t", 1);
+    assert!(matches!(append(&other, &batch("x")), Err(Unavailable::Offline(_))), "nor anything after it");
+    assert!(node.has_failed());
+    assert!(node.shut_down().is_err(), "and it does not end cleanly");
+
+    let node = open(&disk.crash());
+    assert!(read_all(&partition(&node, "t", 0)).contains(&(Offset(0), "safe".into())));
+}
+
+#[test]
+fn l11_a_full_disk_refuses_writes_until_there_is_room() {
+    let disk = SimDisk::new(3);
+    disk.set_capacity(Some(8 << 20));
+    let node = open_with(&disk, &[("ottla.disk.reserve.bytes", "1048576")]);
+    create(&node, "t", 1, &[]);
+    create(&node, "filler", 1, &[]);
+    let filler = partition(&node, "filler", 0);
+    let kept = partition(&node, "t", 0);
+    produce(&kept, "before");
+    let large = "x".repeat(100_000);
+    let refused = loop {
+        match append(&filler, &batch(&large)) {
+            Ok(Outcome::Appended { .. }) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(refused, Err(Unavailable::NoSpace(_)) | Ok(Outcome::Failed(_))), "{refused:?}");
+    assert_eq!(read_all(&kept), [(Offset(0), "before".into())], "reads go on");
+
+    // The reserve is for this: metadata can still change.
+    node.submit(Command::DeleteTopics { topics: vec![TopicRef::Name("filler".into())] }).unwrap();
+    eventually("writes resume without a restart", || {
+        matches!(append(&kept, &batch("after")), Ok(Outcome::Appended { .. }))
+    });
+    let last = kept.extent().unwrap().log_end;
+    assert!(wait_acknowledged(&kept, last));
+    assert_eq!(read_all(&kept).last().unwrap().1, "after");
+}
+
+#[test]
+fn p1_a_retry_is_recognised_after_a_restart_and_after_a_crash() {
+    let disk = SimDisk::new(4);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    let written = partition(&node, "t", 0);
+    for sequence in 0..7 {
+        let Ok(Outcome::Appended { required, .. }) = append(&written, &sequenced(5, sequence, "v")) else {
+            panic!("not appended");
+        };
+        assert!(wait_acknowledged(&written, required));
+    }
+    node.shut_down().unwrap();
+    let retry = |disk: &SimDisk| {
+        let node = open(disk);
+        let partition = partition(&node, "t", 0);
+        for sequence in 2..7 {
+            let outcome = append(&partition, &sequenced(5, sequence, "v"));
+            let expected = Offset(i64::from(sequence));
+            assert!(
+                matches!(outcome, Ok(Outcome::Duplicate { base_offset, .. }) if base_offset == expected),
+                "sequence {sequence}: {outcome:?}"
+            );
+        }
+        let outcome = append(&partition, &sequenced(5, 8, "gap"));
+        assert!(matches!(outcome, Ok(Outcome::Refused(_))), "{outcome:?}");
+    };
+    retry(&disk);
+    retry(&disk.crash());
+}
+
+#[test]
+fn m6_a_topic_created_again_has_nothing_of_the_old_one() {
+    let disk = SimDisk::new(5);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    let old = partition(&node, "t", 0);
+    produce(&old, "old");
+    node.submit(Command::DeleteTopics { topics: vec![TopicRef::Name("t".into())] }).unwrap();
+    assert_eq!(append(&old, &batch("late")).unwrap_err(), Unavailable::Deleted);
+    create(&node, "t", 1, &[]);
+    let new = partition(&node, "t", 0);
+    assert_ne!(new.topic(), old.topic());
+    assert_eq!(read_all(&new), []);
+    produce(&new, "new");
+    let after = open(&disk.crash());
+    assert_eq!(read_all(&partition(&after, "t", 0)), [(Offset(0), "new".into())]);
+}
+
+#[test]
+fn l12_files_that_no_topic_owns_are_set_aside_and_not_removed_at_once() {
+    let disk = SimDisk::new(6);
+    drop(open(&disk));
+    let stray = Path::new("/data/topics/AAAAAAAAAAAAAAAAAAAAAA-0");
+    disk.create_dir_all(stray).unwrap();
+    disk.create(&stray.join("00000000000000000000.log")).unwrap();
+    drop(open(&disk));
+    let aside = Path::new("/data/topics/AAAAAAAAAAAAAAAAAAAAAA-0.deleted/00000000000000000000.log");
+    assert!(disk.exists(aside).unwrap());
+    assert!(!disk.exists(stray).unwrap());
+}
+
+#[test]
+fn l7_a_damaged_checkpoint_costs_time_and_no_data() {
+    let disk = SimDisk::new(7);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    produce(&partition(&node, "t", 0), "a");
+    node.shut_down().unwrap();
+    assert!(disk.flip_bit(Path::new("/data/checkpoint"), 20, 3));
+    let node = open(&disk);
+    assert_eq!(read_all(&partition(&node, "t", 0)), [(Offset(0), "a".into())]);
+}
+
+#[test]
+fn l5_damage_below_what_was_durable_is_reported_and_not_cut() {
+    let disk = SimDisk::new(8);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    let topic = partition(&node, "t", 0).topic();
+    for value in ["a", "b", "c"] {
+        produce(&partition(&node, "t", 0), value);
+    }
+    // Housekeeping writes down how far the log is durable.
+    let checkpoint = Path::new("/data/checkpoint");
+    let written = disk.read_file(checkpoint);
+    partition(&node, "t", 0).delete_records(Some(Offset(0))).unwrap();
+    eventually("a checkpoint", || disk.read_file(checkpoint) != written);
+    drop(node);
+
+    let disk = disk.fork();
+    let file = format!("/data/topics/{topic}-0/00000000000000000000.log");
+    let before = disk.read_file(Path::new(&file)).unwrap();
+    assert!(disk.flip_bit(Path::new(&file), 65, 0), "inside the first batch");
+    let node = open(&disk);
+    let damaged = partition(&node, "t", 0);
+    assert!(matches!(append(&damaged, &batch("d")), Err(Unavailable::Offline(_))));
+    let after = disk.read_file(Path::new(&file)).unwrap();
+    assert_eq!(after.len(), before.len(), "with the only copy damaged nothing is cut: an operator decides");
+    create(&node, "other", 1, &[]);
+    produce(&partition(&node, "other", 0), "other partitions go on");
+}
