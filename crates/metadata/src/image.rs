@@ -3,13 +3,17 @@
 //! Every part is shared, so a clone costs a few reference counts however many partitions there are; the node applies
 //! records to a clone and publishes it whole. What is not here: any decision (`decide.rs`), any byte (`record.rs`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
 
 use crate::{
     ConfigResource, Listener, Record,
     config::{Layers, Overrides, Settings},
+    name::metric_name,
 };
 
 /// The cluster at one offset of its metadata log.
@@ -21,6 +25,8 @@ pub struct Image {
     topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
     /// Invariant: holds exactly the names of `topics`.
     names: Arc<BTreeMap<Arc<str>, TopicId>>,
+    /// Invariant: holds exactly the names of `names` that have a metric name, behind it.
+    metric_names: Arc<BTreeSet<(String, Arc<str>)>>,
     broker_configs: Arc<BTreeMap<BrokerId, Overrides>>,
     cluster_configs: Arc<Overrides>,
     producer_ids: ProducerIds,
@@ -212,9 +218,10 @@ impl Image {
         self.names.values().filter_map(|id| self.topics.get(id))
     }
 
-    /// Every topic's name, sorted: cheaper than [`Image::topics`] where the name is enough.
-    pub(crate) fn topic_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.names.keys()
+    /// A topic that Kafka's metrics call that (`name.rs`).
+    pub(crate) fn topic_with_metric_name(&self, metric_name: &str) -> Option<&Arc<str>> {
+        let from = (metric_name.to_owned(), Arc::from(""));
+        self.metric_names.range(from..).next().filter(|(found, _)| found == metric_name).map(|(_, name)| name)
     }
 
     /// What is set at run time on one broker.
@@ -254,6 +261,9 @@ impl Image {
         let topic = Topic { id, name: name.clone(), created, partitions: Vec::new(), overrides: Overrides::new() };
         Arc::make_mut(&mut self.topics).insert(id, Arc::new(topic));
         Arc::make_mut(&mut self.names).insert(name.clone(), id);
+        if let Some(metric_name) = metric_name(name) {
+            Arc::make_mut(&mut self.metric_names).insert((metric_name, name.clone()));
+        }
     }
 
     fn create_partition(&mut self, topic: TopicId, index: PartitionIndex, partition: Partition) {
@@ -266,6 +276,9 @@ impl Image {
     fn delete_topic(&mut self, id: TopicId) {
         if let Some(topic) = Arc::make_mut(&mut self.topics).remove(&id) {
             Arc::make_mut(&mut self.names).remove(&topic.name);
+            if let Some(metric_name) = metric_name(&topic.name) {
+                Arc::make_mut(&mut self.metric_names).remove(&(metric_name, topic.name.clone()));
+            }
         }
     }
 

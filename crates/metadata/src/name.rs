@@ -30,10 +30,10 @@ pub fn validate_topic_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Whether Kafka's metrics would mix up the two names, because they turn `.` into `_`.
-pub(crate) fn collide(a: &str, b: &str) -> bool {
-    let dotless = |byte: u8| if byte == b'.' { b'_' } else { byte };
-    a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| dotless(a) == dotless(b))
+/// What Kafka's metrics call a topic, because they turn `.` into `_`: two topics must not share it. `None` for a name
+/// that holds neither, and so can't be mixed up with another.
+pub(crate) fn metric_name(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
 }
 
 /// Whether the topic belongs to the brokers, as Metadata reports it.

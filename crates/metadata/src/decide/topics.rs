@@ -13,7 +13,7 @@ use super::{CreatedTopic, DeletedTopic, NewPartitions, NewTopic, Rows, TopicRef,
 use crate::{
     ConfigResource, Image, Record, Refusal,
     config::{BrokerConfig, ConfigError, Overrides, Settings, TopicConfig},
-    name::{METADATA_TOPIC, collide},
+    name::{METADATA_TOPIC, metric_name},
     validate_topic_name,
 };
 
@@ -35,7 +35,7 @@ pub(super) fn create(
         defaults: broker_config(image, settings),
         base: TopicConfig::resolve(&configs::deciding_layers(image, settings)),
         budget: MAX_PARTITIONS_PER_REQUEST,
-        names: Vec::new(),
+        metric_names: BTreeMap::new(),
         records: Vec::new(),
     };
     let rows = distinct(topics, |topic| topic.name.clone())
@@ -55,7 +55,8 @@ struct Creation<'a> {
     defaults: BrokerConfig,
     base: TopicConfig,
     budget: usize,
-    names: Vec<Arc<str>>,
+    /// Those of the rows before.
+    metric_names: BTreeMap<String, Arc<str>>,
     records: Vec<Record>,
 }
 
@@ -76,7 +77,9 @@ impl Creation<'_> {
             key: key.clone(),
             value: value.clone(),
         }));
-        self.names.push(name);
+        if let Some(metric_name) = metric_name(&name) {
+            self.metric_names.insert(metric_name, name);
+        }
         Ok(CreatedTopic {
             id,
             partitions: i32::try_from(placement.len()).unwrap_or(i32::MAX),
@@ -93,9 +96,9 @@ impl Creation<'_> {
         if self.image.topic_named(name).is_some() {
             return Err(Refusal::TopicExists(name.to_owned()));
         }
-        if name.contains(['.', '_']) {
-            let mut existing = self.image.topic_names().chain(&self.names);
-            if let Some(other) = existing.find(|other| collide(name, other)) {
+        if let Some(metric_name) = metric_name(name) {
+            let existing = self.image.topic_with_metric_name(&metric_name);
+            if let Some(other) = existing.or_else(|| self.metric_names.get(&metric_name)) {
                 return Err(Refusal::InvalidTopic(format!(
                     "Topic '{name}' collides with existing topic '{other}': they differ only in '.' and '_'"
                 )));

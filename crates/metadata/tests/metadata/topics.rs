@@ -62,6 +62,9 @@ fn names_that_metrics_would_mix_up_are_refused() {
     let rows = cluster.create(vec![topic("c_d"), topic("c.d")], false);
     assert!(rows[0].is_ok());
     assert!(matches!(&rows[1], Err(Refusal::InvalidTopic(_))), "within one request too");
+    cluster.run(Command::DeleteTopics { topics: vec![TopicRef::Name("a.b".to_owned())] }).unwrap();
+    assert!(cluster.create_one(topic("a_b")).is_ok(), "the name is free again");
+    assert!(matches!(cluster.create_one(topic("a.b")), Err(Refusal::InvalidTopic(_))));
 }
 
 #[test]
