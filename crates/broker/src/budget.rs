@@ -90,7 +90,13 @@ impl Charge {
             }
             tokio::select! {
                 () = freed => {}
-                permit = Arc::clone(&budget.overdraft).acquire_owned() => self.overdraft = permit.ok(),
+                permit = Arc::clone(&budget.overdraft).acquire_owned() => {
+                    // Whoever gave the overdraft back may have made room as well.
+                    if self.try_set(bytes) {
+                        return;
+                    }
+                    self.overdraft = permit.ok();
+                }
             }
         }
     }
