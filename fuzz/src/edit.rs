@@ -53,7 +53,7 @@ pub(crate) fn apply(data: &[u8], files: &mut Files, may: impl Fn(&Path) -> bool)
         let bytes = files.get_mut(path).unwrap();
         // Half of the edits are near the front, where the lengths are; the others anywhere.
         let place = usize::from(u16::from_be_bytes([high, low]));
-        let at = if what & 1 == 0 { place & 0xff } else { place * bytes.len() >> 16 }.min(bytes.len());
+        let at = if what & 1 == 0 { place & 0xff } else { (place * bytes.len()) >> 16 }.min(bytes.len());
         match what >> 1 & 7 {
             0 if at < bytes.len() => bytes[at] ^= 1 << (value & 7),
             1 if at < bytes.len() => bytes[at] = value,

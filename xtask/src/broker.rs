@@ -147,9 +147,18 @@ impl Broker {
     }
 }
 
-/// A loopback address nobody listens on at this moment.
+/// A loopback address nobody listens on at this moment, nor on the port after it (Kafka's controller takes that one).
+///
+/// Below the ports that the system hands out, so that no client's own socket sits on it while the broker is restarted.
 pub(crate) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    for _ in 0..100 {
+        let port = fastrand::u16(16_384..32_000);
+        let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if free(port) && free(port + 1) {
+            return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        }
+    }
+    bail!("no two free ports in a row on the loopback address")
 }
 
 /// Looks at a condition until it holds or `patience` is over; says whether it held.

@@ -4,12 +4,14 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod broker;
 mod compat;
 #[cfg(target_os = "linux")]
 mod full;
+mod fuzz;
 mod history;
 mod kill;
 mod measure;
@@ -50,6 +52,8 @@ enum Command {
     Retention(retention::Arguments),
     /// Measure start-up, memory and the size of the binary
     Measure(measure::Arguments),
+    /// Try spoilt inputs on everything that reads bytes from strangers
+    Fuzz(fuzz::Arguments),
     /// Check the rules of this house that a program can check
     Tidy,
 }
@@ -75,6 +79,13 @@ fn run(command: Command) -> Result<ExitCode> {
         #[cfg(target_os = "linux")]
         Command::Retention(arguments) => retention::run(&arguments),
         Command::Measure(arguments) => measure::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Tidy => tidy::run(),
     }
+}
+
+/// The repository, wherever the command is called from.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
 }

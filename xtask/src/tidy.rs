@@ -87,11 +87,6 @@ fn private_paths(root: &Path) -> Vec<String> {
     paths
 }
 
-fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_owned()
-}
-
 /// All findings, in the order of the files.
 fn check(root: &Path) -> Result<Vec<Finding>> {
     let tree = Tree::read(root)?;
@@ -104,7 +99,7 @@ fn check(root: &Path) -> Result<Vec<Finding>> {
 }
 
 pub(crate) fn run() -> Result<ExitCode> {
-    let findings = check(&root())?;
+    let findings = check(&crate::root())?;
     for finding in &findings {
         println!("{finding}");
     }
@@ -144,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_repository_is_tidy() {
-        let findings = lines(check(&root()).unwrap());
+        let findings = lines(check(&crate::root()).unwrap());
         assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
     }
 

@@ -355,3 +355,24 @@ fn a_checkpoint_of_nothing_is_that_of_a_new_log() {
     let (log, recovered) = open(&sim, small(), Some(Checkpoint::default()));
     assert_eq!((log.end().offset, recovered.damaged), (Offset(0), None));
 }
+
+#[test]
+fn a_scan_of_offsets_that_point_back_ends() {
+    let sim = SimDisk::new(3);
+    let (mut log, _) = open(&sim, small(), None);
+    for _ in 0..5 {
+        append(&mut log, batch(2, 100));
+    }
+    log.close_clean().unwrap();
+    let checkpoint = log.checkpoint();
+    let size = contents(&log)[0].1.len() as u64;
+    drop(log);
+    // The base offset lies outside the CRC: the fourth batch says it is the second.
+    let file = sim.open(&segment_path(0, ".log")).unwrap();
+    file.write_vectored_at(&[std::io::IoSlice::new(&2i64.to_be_bytes())], 3 * size).unwrap();
+    let (log, _) = open(&sim, small(), Some(checkpoint));
+    let reader = log.reader();
+    let read: Vec<_> = reader.batches(Offset(0), reader.end()).take(20).collect();
+    assert_eq!(read.len(), 4);
+    assert!(matches!(read[3], Err(ottla_log::ReadError::Damaged { .. })), "{:?}", read[3]);
+}

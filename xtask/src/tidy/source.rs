@@ -120,7 +120,7 @@ fn rust(path: &str, text: &str, findings: &mut Vec<Finding>) {
 }
 
 fn is_test_file(path: &str) -> bool {
-    path.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
+    path.starts_with("fuzz/") || path.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
 }
 
 fn is_pure(path: &str) -> bool {

@@ -35,8 +35,9 @@ use crate::{connection::Close, outbox::Outbox, server::Broker};
 const ZSTD_VERSION: i16 = 7;
 /// First version that names topics by id.
 const TOPIC_ID_VERSION: i16 = 13;
-/// What a compressed batch may become where its records must be looked at: a bound on bombs, generous to real data.
-const DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
+/// How many times a topic's largest batch a compressed one may become where its records must be looked at: a bound on
+/// bombs, generous to real data.
+const DECOMPRESSED_RATIO_MAX: usize = 8;
 
 /// A request whose batches are validated but not appended.
 pub(crate) struct PendingProduce {
@@ -169,8 +170,9 @@ fn record_errors(records: Vec<ottla_records::RecordError>) -> Vec<BatchIndexAndE
 }
 
 fn policy(config: &TopicConfig, now: Timestamp, version: i16) -> ProducePolicy {
+    let max_message_bytes = config.max_message_bytes as usize;
     ProducePolicy {
-        max_message_bytes: config.max_message_bytes as usize,
+        max_message_bytes,
         timestamp_type: match config.message_timestamp_type {
             TopicTimestamps::CreateTime => TimestampType::CreateTime,
             TopicTimestamps::LogAppendTime => TimestampType::LogAppendTime,
@@ -191,7 +193,7 @@ fn policy(config: &TopicConfig, now: Timestamp, version: i16) -> ProducePolicy {
             CompressionType::Zstd => TopicCompression::Codec(Compression::Zstd, Some(config.compression_zstd_level)),
         },
         zstd_allowed: version >= ZSTD_VERSION,
-        decompress: Decompress { max_bytes: DECOMPRESSED_BYTES_MAX },
+        decompress: Decompress { max_bytes: max_message_bytes.saturating_mul(DECOMPRESSED_RATIO_MAX) },
     }
 }
 
