@@ -1,6 +1,6 @@
 //! The broker through a client that is not ours: rskafka, with its own codec, framing and idea of a Kafka broker.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod common;
 
