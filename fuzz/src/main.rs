@@ -1,7 +1,8 @@
-//! Runs one target, or all in turn, for as long as wanted on a stable toolchain: `ottla-fuzz [TARGET] [SECONDS] [SEED]`.
+//! Runs one target, or all in turn, for as long as wanted on a stable toolchain: `ottla-fuzz TARGET SECONDS SEED`, each
+//! with a default.
 //!
-//! Inputs come from `mutate.rs`. An input that breaks a promise is written to `fuzz/artifacts/TARGET`, and given in
-//! place of the seconds (`ottla-fuzz TARGET FILE`) it is run once.
+//! Inputs come from `mutate.rs`. An input that breaks a promise is written to a directory `artifacts` beside the
+//! sources; given in place of the seconds (`ottla-fuzz TARGET FILE`) it is run once.
 
 use std::{
     fs,
