@@ -10,6 +10,7 @@ const API_TABLE: &str = "crates/broker/src/api/mod.rs";
 const API_FILES: &str = "crates/broker/src/api/";
 /// Files beside the API files that serve several of them.
 const API_SHARED: [&str; 1] = ["configs"];
+const INVARIANTS: &str = "docs/non-obvious.md";
 const FORMATS: &str = "docs/formats/";
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -19,6 +20,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     formats(tree, &mut findings);
     api_table(tree, &mut findings);
     architecture(tree, &mut findings);
+    invariants(tree, &mut findings);
     findings
 }
 
@@ -182,6 +184,21 @@ fn architecture(tree: &Tree, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Every rule of `docs/non-obvious.md` names a test that is there.
+fn invariants(tree: &Tree, findings: &mut Vec<Finding>) {
+    let Some(page) = tree.files.get(INVARIANTS) else { return };
+    let is_name = |word: &&str| word.contains('_') && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    for (line, content) in prose(page) {
+        for name in content.split('`').skip(1).step_by(2).filter(is_name) {
+            let declared = format!("fn {name}(");
+            if !tree.ending(&[".rs"]).any(|(_, text)| text.contains(&declared)) {
+                let what = format!("there is no test `{name}`: name the one that holds this rule");
+                findings.push(Finding { path: INVARIANTS.to_owned(), line, what });
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{lines, one, tree};
@@ -240,5 +257,12 @@ mod tests {
         one(check(&tree(&[manifest, (ARCHITECTURE, "# The catalogue\n")])), "ARCHITECTURE.md:1:", "`log` is missing");
         assert_eq!(check(&tree(&[manifest, (ARCHITECTURE, "  log     one partition's files\n")])), []);
         assert_eq!(check(&tree(&[manifest, (ARCHITECTURE, "- `log`: one partition's files\n")])), []);
+    }
+
+    #[test]
+    fn a_rule_whose_test_is_gone_is_found() {
+        let page = (INVARIANTS, "- **L1** A rule. `l1_a_test`\n");
+        one(check(&tree(&[page])), "docs/non-obvious.md:1:", "no test `l1_a_test`");
+        assert_eq!(check(&tree(&[page, ("crates/log/tests/x.rs", "fn l1_a_test() {}\n")])), []);
     }
 }
