@@ -1,7 +1,7 @@
 //! Generates the codec: reads `schema/*.msg`, writes `messages.rs` and `api_key.rs` into `OUT_DIR`.
 //!
-//! Not here: the notation (`build/schema.rs`, explained in `docs/formats/schema-notation.md`) and what Rust comes out of
-//! it (`build/emit.rs`). To serve another API, add its `.msg` file; nothing else lists them.
+//! Not here: the notation (`build/schema.rs`, explained in `docs/formats/schema-notation.md`) and what Rust comes out
+//! of it (`build/emit.rs`). To serve another API, add its `.msg` file; nothing else lists them.
 
 #[path = "build/emit.rs"]
 mod emit;

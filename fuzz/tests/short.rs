@@ -1,5 +1,7 @@
 //! Every target for a second or so, always with the same inputs: the corpus as it is, then spoilt.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
 use ottla_fuzz::{TARGETS, mutate};
 
 /// Runs a target on its corpus and on inputs from a fixed seed.

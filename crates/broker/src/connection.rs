@@ -1,10 +1,10 @@
 //! One client connection: reads everything the socket has, serves every complete request in it, writes all answers at
 //! once.
 //!
-//! Requests run to completion here, on the task that received them. Order is kept as Kafka's clients rely on it: answers
-//! leave in request order, and requests take effect in the order they came. A request that must wait (a long poll,
-//! `acks=all`) is parked; behind a parked Produce only further Produce requests may take effect, behind anything else
-//! nothing. Before a connection is closed for a bad frame, the answers owed are sent.
+//! Requests run to completion here, on the task that received them. Order is kept as Kafka's clients rely on it:
+//! answers leave in request order, and requests take effect in the order they came. A request that must wait (a long
+//! poll, `acks=all`) is parked; behind a parked Produce only further Produce requests may take effect, behind anything
+//! else nothing. Before a connection is closed for a bad frame, the answers owed are sent.
 //!
 //! A panic in a handler is logged with the kind of request and ends this connection alone.
 //!

@@ -1,7 +1,8 @@
 //! How to sync N files that were all just written: one after the other, side by side, or with one `syncfs`.
 //!
 //! The measurement behind `docs/decisions/group-commit.md`. Run it on the disk in question:
-//! `cargo run --release -p ottla-log --example sync_many -- DIR`. Not a benchmark of the log; see `measure.rs` for that.
+//! `cargo run --release -p ottla-log --example sync_many -- DIR`. Not a benchmark of the log; see `measure.rs` for
+//! that.
 
 use std::{
     fs::File,

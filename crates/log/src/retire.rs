@@ -1,7 +1,8 @@
 //! Segments on their way out: unlisted, renamed once it is safe, removed after a delay.
 //!
 //! A segment is renamed only when a later one is durable, and so is the start above it: otherwise a power cut could
-//! take both, or leave an older one in front of a gap, and nobody could tell that from loss. What decides that a segment must go is the node's retention.
+//! take both, or leave an older one in front of a gap, and nobody could tell that from loss. What decides that a
+//! segment must go is the node's retention.
 
 use std::{io, path::PathBuf, sync::Arc};
 

@@ -112,7 +112,8 @@ pub struct DirectoryLock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
-    #[error("the data directory {} is in use by another process; stop it, or choose another directory with --data", .0.display())]
+    #[error("the data directory {} is in use by another process; stop it, or choose another directory with --data",
+            .0.display())]
     InUse(PathBuf),
     /// The directory can't be created or written.
     #[error("cannot write to the data directory {}: {error}", dir.display())]

@@ -89,7 +89,11 @@ impl Storage {
 
     /// Takes the directory offline for good: a sync failed.
     pub(crate) fn fail(&self, error: &dyn std::error::Error) {
-        let why: Arc<str> = format!("a sync of the data directory failed ({error}); nothing on it is served until the disk is checked and the broker restarted").into();
+        let why: Arc<str> = format!(
+            "a sync of the data directory failed ({error}); nothing on it is served until the disk is checked and the \
+             broker restarted"
+        )
+        .into();
         tracing::error!(directory = %self.root.display(), %error, "the data directory is offline");
         // The first failure is the one to report.
         let _ = self.failed.set(why);
@@ -124,7 +128,11 @@ impl Storage {
             return Ok(());
         }
         Err(Unavailable::NoSpace(
-            format!("{free} bytes are free and {reserve} of them are kept for metadata; delete records or topics, or shorten retention").into(),
+            format!(
+                "{free} bytes are free and {reserve} of them are kept for metadata; delete records or topics, or \
+                 shorten retention"
+            )
+            .into(),
         ))
     }
 

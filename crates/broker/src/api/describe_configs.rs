@@ -1,4 +1,5 @@
-//! DescribeConfigs (key 32): every config of a resource with its value, where that comes from and what else it could be.
+//! DescribeConfigs (key 32): every config of a resource with its value, where that comes from and what else it could
+//! be.
 //!
 //! Tools stop working on what is missing here, so everything is reported, set or not (KIP-133, KIP-226 for sources and
 //! synonyms, KIP-569 for types and documentation). Kinds of resource that Ottla has no configs for yet have an empty

@@ -360,6 +360,11 @@ fn sequence_error(refusal: &SequenceRefusal) -> ErrorCode {
 }
 
 /// Never `UNKNOWN_SERVER_ERROR`, upon which older Java clients write the batch again (rule P5).
-fn append_error(_error: &AppendError) -> ErrorCode {
-    ErrorCode::KafkaStorageError
+fn append_error(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::TooLarge { .. } => ErrorCode::RecordListTooLarge,
+        AppendError::NoSpace { .. } | AppendError::Impossible(_) | AppendError::Failed(_) => {
+            ErrorCode::KafkaStorageError
+        }
+    }
 }

@@ -24,7 +24,7 @@ fn impossible_frame_lengths_end_the_connection() {
     attack(|victim| {
         for length in [0, -1, i32::MIN, i32::MAX, 104_857_601] {
             let bytes = [&length.to_be_bytes()[..], &[0; 64]].concat();
-            assert!(victim.connect().is_closed_on(&bytes), "{length}");
+            assert!(victim.connect().hangs_up_on(&bytes), "{length}");
         }
     });
 }
@@ -75,7 +75,7 @@ fn other_protocols_are_hung_up_on() {
             b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
         ];
         for bytes in others {
-            assert!(victim.connect().is_closed_on(bytes), "{}", String::from_utf8_lossy(bytes));
+            assert!(victim.connect().hangs_up_on(bytes), "{}", String::from_utf8_lossy(bytes));
         }
     });
 }
@@ -86,7 +86,7 @@ fn unknown_apis_and_versions_end_the_connection() {
         for (api, version) in
             [(999, 0), (-1, 0), (i16::MAX, 0), (i16::MIN, 0), (3, -1), (3, 99), (0, -5), (1, i16::MAX)]
         {
-            assert!(victim.connect().is_closed_on(&request(api, version, false, &[0; 8])), "{api} {version}");
+            assert!(victim.connect().hangs_up_on(&request(api, version, false, &[0; 8])), "{api} {version}");
         }
     });
 }
@@ -123,12 +123,12 @@ fn tags_without_end_in_a_header_are_bounded() {
         // Claimed and not sent.
         for claim in [count, u32::MAX] {
             let header = [&[0, 18, 0, 3, 0, 0, 0, 1, 0xff, 0xff][..], &varint(claim)].concat();
-            assert!(victim.connect().is_closed_on(&framed(&header)), "{claim}");
+            assert!(victim.connect().hangs_up_on(&framed(&header)), "{claim}");
         }
         // A tag that claims a gigabyte, and a varint that does not end.
         for tags in [[1, 9, 0xff, 0xff, 0xff, 0xff, 3], [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0]] {
             let header = [&[0, 18, 0, 3, 0, 0, 0, 1, 0xff, 0xff][..], &tags].concat();
-            assert!(victim.connect().is_closed_on(&framed(&header)), "{tags:?}");
+            assert!(victim.connect().hangs_up_on(&framed(&header)), "{tags:?}");
         }
     });
 }

@@ -246,7 +246,7 @@ impl Peer {
     }
 
     /// Sends bytes and demands that the connection ends without an answer.
-    pub(crate) fn is_closed_on(mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn hangs_up_on(mut self, bytes: &[u8]) -> bool {
         self.send(bytes);
         self.answer().is_none()
     }

@@ -9,6 +9,7 @@ pub(crate) mod schema;
 
 use bytes::Bytes;
 use ottla_protocol::{DecodeError, Message, Reader, each_message, messages};
+#[allow(unused_imports, reason = "each test binary uses its own part")]
 pub(crate) use sample::{Fill, Random, sample};
 use schema::Api;
 
