@@ -161,7 +161,16 @@ class Suite:
     def new_topic(self, name, partitions=1, **configs):
         topic = f"{self.prefix}-{name}"
         self.client.create_topic(topic, partitions, configs)
-        return topic
+        # Kafka answers when its controller knows the topic, which may be before the broker does.
+        deadline = time.monotonic() + self.client.timeout
+        while True:
+            try:
+                equal("partitions", len(self.client.describe_topic(topic)), partitions)
+                return topic
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def write(self, topic, records, **options):
         with closing(self.client.producer(**options)) as producer:

@@ -127,7 +127,21 @@ type suite struct {
 
 func (s *suite) newTopic(ctx context.Context, name string, partitions int32, configs map[string]string) (string, error) {
 	topic := s.prefix + "-" + name
-	return topic, s.client.CreateTopic(ctx, topic, partitions, configs)
+	if err := s.client.CreateTopic(ctx, topic, partitions, configs); err != nil {
+		return topic, err
+	}
+	// Kafka answers when its controller knows the topic, which may be before the broker does.
+	for {
+		rows, err := s.client.DescribeTopic(ctx, topic)
+		if err == nil && len(rows) == int(partitions) {
+			return topic, nil
+		}
+		select {
+		case <-ctx.Done():
+			return topic, fmt.Errorf("created, but partitions are %v: %v", rows, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // batch makes records that compress well and are all different, one second apart, an hour ago.

@@ -289,10 +289,16 @@ func (c *client) NewReader(ctx context.Context, name string, partition int32, fr
 
 func (r *reader) Read(ctx context.Context, count int) ([]check.Record, error) {
 	var got []check.Record
+	var failure error
 	for len(got) < count {
 		message, err := r.kafka.ReadMessage(ctx)
+		if ctx.Err() != nil {
+			return got, errors.Join(ctx.Err(), failure)
+		}
 		if err != nil {
-			return got, err
+			// It reports a lost connection, and goes on where it was when asked again.
+			failure = err
+			continue
 		}
 		record := check.Record{Offset: message.Offset, Key: message.Key, Value: message.Value, Time: message.Time}
 		for _, header := range message.Headers {

@@ -37,6 +37,7 @@ import org.apache.kafka.common.TopicPartitionInfo;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.InvalidConfigurationException;
 import org.apache.kafka.common.errors.TopicExistsException;
+import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -132,7 +133,19 @@ final class Checks {
         try (Admin admin = admin()) {
             await(admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(configs))).all());
         }
-        return topic;
+        // Kafka answers when its controller knows the topic, which may be before the broker does.
+        long deadline = System.currentTimeMillis() + timeout;
+        while (true) {
+            try {
+                equal("partitions", partitions(topic).size(), partitions);
+                return topic;
+            } catch (UnknownTopicOrPartitionException | Wrong notYet) {
+                if (System.currentTimeMillis() > deadline) {
+                    throw notYet;
+                }
+            }
+            Thread.sleep(50);
+        }
     }
 
     private KafkaProducer<byte[], byte[]> producer(Map<String, String> more) {
