@@ -109,6 +109,10 @@ impl Shared {
         self.storage.measure_room();
         let now = self.storage.now();
         let topics = self.controller.topics();
+        if self.storage.has_failed() {
+            // Whoever waited when it failed would wait for nothing.
+            topics.partitions().for_each(|partition| partition.wake_all());
+        }
         let expiration_ms = self.controller.broker_config().producer_id_expiration_ms;
         let disk_bytes = self.storage.disk_bytes();
         let regular = round.is_multiple_of(CHECKPOINT_ROUNDS);

@@ -17,8 +17,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ottla_log::{
-    Checkpoint, FileRegion, Log, LogPosition, LogReader, ReadError, ScrubCursor, ScrubStep, SegmentInfo, SyncError,
-    SyncPlan,
+    Checkpoint, Damage, FileRegion, Log, LogPosition, LogReader, OpenError, ReadError, ScrubCursor, ScrubStep,
+    SegmentInfo, SyncError, SyncPlan,
 };
 use ottla_metadata::config::TopicConfig;
 use ottla_records::ProducedBatch;
@@ -63,9 +63,20 @@ enum State {
     /// Not opened since the start; where the last run left off.
     Closed(Option<Checkpoint>),
     Open(Box<Replica>),
-    /// The log can't be trusted or reached; why.
-    Offline(Arc<str>),
+    /// The log can't be trusted: why, and what was known of it. Without that, the next start would take damage for a
+    /// torn write and cut it off (rule L5).
+    Offline(Arc<str>, Option<Checkpoint>),
     Deleted,
+}
+
+impl State {
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        match self {
+            State::Open(replica) => Some(replica.log().checkpoint()),
+            State::Closed(known) | State::Offline(_, known) => known.clone(),
+            State::Deleted => None,
+        }
+    }
 }
 
 /// Why a partition can't serve now.
@@ -168,15 +179,17 @@ pub struct Extent {
 /// Takes the partition offline if the closure under the lock panics.
 struct OfflineOnPanic<'a> {
     state: MutexGuard<'a, State>,
-    gone: &'a AtomicBool,
+    partition: &'a Partition,
     armed: bool,
 }
 
 impl Drop for OfflineOnPanic<'_> {
     fn drop(&mut self) {
         if self.armed {
-            self.gone.store(true, Ordering::Release);
-            *self.state = State::Offline("a bug stopped a change half-way; restart the broker to recover it".into());
+            let why = "a bug stopped a change half-way; restart the broker to recover it";
+            *self.state = State::Offline(why.into(), self.state.checkpoint());
+            self.partition.gone.store(true, Ordering::Release);
+            self.partition.wake_all();
         }
     }
 }
@@ -247,7 +260,7 @@ impl Partition {
     /// Runs `work` on the replica, opening it first if nobody has. A panic in `work` takes the partition offline.
     fn with<R>(&self, work: impl FnOnce(&mut Replica) -> R) -> Result<R, Unavailable> {
         self.storage.check_alive()?;
-        let mut guard = OfflineOnPanic { state: self.state.lock(), gone: &self.gone, armed: true };
+        let mut guard = OfflineOnPanic { state: self.state.lock(), partition: self, armed: true };
         let result = self.open_in(&mut guard.state).map(work);
         guard.armed = false;
         result
@@ -255,30 +268,41 @@ impl Partition {
 
     fn open_in<'s>(&self, state: &'s mut State) -> Result<&'s mut Replica, Unavailable> {
         if let State::Closed(checkpoint) = state {
-            match self.open_replica(checkpoint.take()) {
-                Ok(replica) => {
+            match self.open_replica(checkpoint.clone()) {
+                Ok(Ok(replica)) => {
                     self.publish(replica.high_watermark());
                     // Set once: a partition is opened once in its life.
                     let _ = self.reader.set(replica.log().reader());
                     *state = State::Open(Box::new(replica));
                 }
-                Err(why) => {
+                Ok(Err(damage)) => {
+                    // The only copy is damaged below what was synced: no truncation, an operator decides (rule L5).
+                    let why: Arc<str> = format!("its log is damaged below what was acknowledged ({damage})").into();
                     tracing::error!(topic = %self.topic_name, partition = %self.index, %why, "partition is offline");
+                    *state = State::Offline(why, checkpoint.take());
                     self.gone.store(true, Ordering::Release);
-                    *state = State::Offline(why);
+                }
+                Err(OpenError::Sync(error)) => {
+                    self.storage.fail(&error);
+                    self.storage.check_alive()?;
+                }
+                Err(error) => {
+                    // For want of room or of file descriptors, say: nothing was lost, and the next call tries again.
+                    tracing::warn!(topic = %self.topic_name, partition = %self.index, %error, "cannot open the log");
+                    return Err(Unavailable::Offline(error.to_string().into()));
                 }
             }
         }
         match state {
             State::Open(replica) => Ok(replica),
             State::Deleted => Err(Unavailable::Deleted),
-            State::Offline(why) => Err(Unavailable::Offline(Arc::clone(why))),
+            State::Offline(why, _) => Err(Unavailable::Offline(Arc::clone(why))),
             // `open_replica` left either an open or an offline state behind.
             State::Closed(_) => Err(Unavailable::Offline("not opened".into())),
         }
     }
 
-    fn open_replica(&self, checkpoint: Option<Checkpoint>) -> Result<Replica, Arc<str>> {
+    fn open_replica(&self, checkpoint: Option<Checkpoint>) -> Result<Result<Replica, Damage>, OpenError> {
         let config = self.config.load();
         let (log, recovered) = Log::open(
             Arc::clone(self.storage.disk()),
@@ -286,11 +310,9 @@ impl Partition {
             log_config(&config, self.segment_limit.load(Ordering::Relaxed)),
             checkpoint,
             self.storage.now(),
-        )
-        .map_err(|error| Arc::<str>::from(error.to_string()))?;
+        )?;
         if let Some(damage) = recovered.damaged {
-            // The only copy is damaged below what was synced: no truncation, an operator decides (rule L5).
-            return Err(format!("its log is damaged below what was acknowledged ({damage})").into());
+            return Ok(Err(damage));
         }
         if recovered.truncated_bytes > 0 {
             tracing::warn!(
@@ -298,8 +320,7 @@ impl Partition {
                 "dropped a torn, unacknowledged end of the log"
             );
         }
-        Replica::lead(log, self.leader_epoch(), durability(&config))
-            .map_err(|error| Arc::<str>::from(error.to_string()))
+        Ok(Ok(Replica::lead(log, self.leader_epoch(), durability(&config))?))
     }
 
     /// The read half, opening the log if nobody has.
@@ -456,7 +477,7 @@ impl Partition {
         }
         match &*self.state.lock() {
             State::Closed(_) | State::Open(_) => None,
-            State::Offline(why) => Some(Unavailable::Offline(Arc::clone(why))),
+            State::Offline(why, _) => Some(Unavailable::Offline(Arc::clone(why))),
             State::Deleted => Some(Unavailable::Deleted),
         }
     }
@@ -630,11 +651,7 @@ impl Partition {
 
     /// What the node's checkpoint file holds of this partition; `None` if nothing is known beyond what it held before.
     pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
-        match &*self.state.lock() {
-            State::Open(replica) => Some(replica.log().checkpoint()),
-            State::Closed(checkpoint) => checkpoint.clone(),
-            State::Offline(_) | State::Deleted => None,
-        }
+        self.state.lock().checkpoint()
     }
 
     /// Syncs everything for a clean shutdown. `false` if that could not be proved.
@@ -648,7 +665,7 @@ impl Partition {
                 }
             },
             State::Closed(_) | State::Deleted => true,
-            State::Offline(_) => false,
+            State::Offline(..) => false,
         }
     }
 
@@ -656,6 +673,11 @@ impl Partition {
     pub(crate) fn delete(&self) {
         *self.state.lock() = State::Deleted;
         self.gone.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Has everyone who waits for the partition look again: it or its directory is gone.
+    pub(crate) fn wake_all(&self) {
         let mut wakes = Wakes::default();
         self.waiters.take_all(&mut wakes);
         wakes.wake();

@@ -62,17 +62,22 @@ pub fn partition(node: &Node, name: &str, index: i32) -> Arc<Partition> {
 
 /// A batch of one record.
 pub fn batch(value: &str) -> ProducedBatch {
-    produced(BatchBuilder::new(Compression::None, None), value)
+    batch_at(NOW, value)
+}
+
+/// A batch of one record with this timestamp.
+pub fn batch_at(timestamp: Timestamp, value: &str) -> ProducedBatch {
+    produced(BatchBuilder::new(Compression::None, None), timestamp, value)
 }
 
 /// A batch of one record of an idempotent producer.
 pub fn sequenced(producer: i64, sequence: i32, value: &str) -> ProducedBatch {
     let builder = BatchBuilder::new(Compression::None, None);
-    produced(builder.producer(ProducerId(producer), ProducerEpoch(0), sequence), value)
+    produced(builder.producer(ProducerId(producer), ProducerEpoch(0), sequence), NOW, value)
 }
 
-fn produced(mut builder: BatchBuilder, value: &str) -> ProducedBatch {
-    builder.push(NOW, None, Some(value.as_bytes()), &[]).unwrap();
+fn produced(mut builder: BatchBuilder, timestamp: Timestamp, value: &str) -> ProducedBatch {
+    builder.push(timestamp, None, Some(value.as_bytes()), &[]).unwrap();
     let bytes = builder.build().unwrap();
     ProducedBatch { header: BatchHeader::parse(&bytes).unwrap(), bytes }
 }

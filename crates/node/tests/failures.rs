@@ -1,0 +1,146 @@
+//! What one failure may not grow into: damage into loss, a full disk into a dead one, a moment into for good.
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Wake,
+};
+
+use common::{append, batch, batch_at, create, eventually, open, open_with, partition, produce, read_all};
+use ottla_log::{AppendError, Disk, SimDisk};
+use ottla_node::{Partition, Unavailable};
+use ottla_replica::Outcome;
+use ottla_types::{Offset, Timestamp};
+
+const CHECKPOINT: &str = "/data/checkpoint";
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn dir_of(partition: &Partition) -> PathBuf {
+    PathBuf::from(format!("/data/topics/{}-{}", partition.topic(), partition.index()))
+}
+
+/// Waits until housekeeping has written down how far the logs are durable, this one's included.
+fn await_checkpoint(disk: &SimDisk, partition: &Arc<Partition>) {
+    let written = disk.read_file(Path::new(CHECKPOINT));
+    partition.delete_records(Some(Offset(0))).unwrap();
+    eventually("a checkpoint", || disk.read_file(Path::new(CHECKPOINT)) != written);
+}
+
+#[test]
+fn l5_what_is_known_of_a_damaged_log_is_not_forgotten_while_it_is_offline() {
+    let disk = SimDisk::new(1);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    create(&node, "other", 1, &[]);
+    for value in ["a", "b", "c"] {
+        produce(&partition(&node, "t", 0), value);
+    }
+    let file = dir_of(&partition(&node, "t", 0)).join("00000000000000000000.log");
+    await_checkpoint(&disk, &partition(&node, "t", 0));
+    // Killed here, and a bit turned over meanwhile.
+    let disk = disk.fork();
+    assert!(disk.flip_bit(&file, 65, 0), "inside the first batch");
+    let before = disk.read_file(&file).unwrap();
+    let node = open(&disk);
+    let other = partition(&node, "other", 0);
+    produce(&other, "x");
+    await_checkpoint(&disk, &other);
+
+    let disk = disk.fork();
+    let node = open(&disk);
+    let read = append(&partition(&node, "t", 0), &batch("d"));
+    assert!(matches!(read, Err(Unavailable::Offline(_))), "{read:?}");
+    assert_eq!(disk.read_file(&file).unwrap().len(), before.len(), "nothing is cut at the second start either");
+}
+
+#[test]
+fn l10_a_failed_directory_wakes_everybody_who_waits_on_it() {
+    let disk = SimDisk::new(3);
+    let node = open(&disk);
+    create(&node, "t", 2, &[]);
+    let (idle, failing) = (partition(&node, "t", 0), partition(&node, "t", 1));
+    produce(&idle, "a");
+    let woken = Arc::new(Woken::default());
+    assert!(idle.wait_for(Offset(2), &Arc::clone(&woken).into()));
+    disk.fail_syncs(true);
+    append(&failing, &batch("lost")).unwrap();
+    eventually("a look at what happened", || woken.0.load(Ordering::Relaxed));
+    assert!(idle.unavailable().is_some());
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_now_can_be_opened_later() {
+    let disk = SimDisk::new(4);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    let opened = partition(&node, "t", 0);
+    disk.fail_after(0);
+    assert!(matches!(append(&opened, &batch("x")), Err(Unavailable::Offline(_))));
+    disk.restart();
+    produce(&opened, "a");
+    assert_eq!(read_all(&opened), [(Offset(0), "a".into())]);
+}
+
+#[test]
+fn retention_budgets_do_not_limit_a_batch() {
+    let disk = SimDisk::new(5);
+    let node = open(&disk);
+    create(&node, "t", 3, &[("ottla.retention.topic.bytes", "1048576")]);
+    let outcome = append(&partition(&node, "t", 0), &batch(&"x".repeat(300_000)));
+    assert!(matches!(outcome, Ok(Outcome::Appended { .. })), "{outcome:?}");
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_fails_alone() {
+    let disk = SimDisk::new(6);
+    let node = open(&disk);
+    create(&node, "t", 1, &[("segment.bytes", "1048576"), ("max.message.bytes", "4194304")]);
+    let target = partition(&node, "t", 0);
+    let (mut outcomes, mut wakes) = (Vec::new(), ottla_node::Wakes::default());
+    let batches = [batch("a"), batch(&"x".repeat(2 << 20)), batch("b")];
+    target.append(&batches, true, Timestamp(0), &mut outcomes, &mut wakes).unwrap();
+    assert!(
+        matches!(
+            outcomes.as_slice(),
+            [
+                Outcome::Appended { base_offset: Offset(0), .. },
+                Outcome::Failed(AppendError::TooLarge { .. }),
+                Outcome::Appended { base_offset: Offset(1), .. }
+            ]
+        ),
+        "{outcomes:?}"
+    );
+}
+
+#[test]
+fn retention_ms_does_not_take_records_without_a_timestamp_for_old_ones() {
+    let disk = SimDisk::new(7);
+    let node = open_with(&disk, &[("log.retention.check.interval.ms", "1")]);
+    let old = |name: &str| {
+        create(&node, name, 1, &[]);
+        let old = partition(&node, name, 0);
+        append(&old, &batch_at(Timestamp(1), "old")).unwrap();
+        old
+    };
+    create(&node, "t", 1, &[]);
+    let kept = partition(&node, "t", 0);
+    append(&kept, &batch_at(Timestamp::NONE, "undated")).unwrap();
+    for name in ["one", "two"] {
+        let expired = old(name);
+        eventually("retention", || expired.extent().unwrap().log_start == Offset(1));
+    }
+    assert_eq!(read_all(&kept), [(Offset(0), "undated".into())]);
+}
