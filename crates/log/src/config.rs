@@ -5,8 +5,12 @@
 /// Settings of one log. May be replaced while it runs (`Log::set_config`); what exists already keeps its shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// A segment is closed before it would pass this many bytes (`segment.bytes`); at most 2^31 - 1 counts.
+    /// A segment is closed before it would pass this many bytes (`segment.bytes`), and a larger batch is refused; at
+    /// most 2^31 - 1 counts.
     pub segment_bytes: u64,
+    /// Fewer bytes than that, at which a segment is closed already so that retention can take it. A larger batch has a
+    /// segment for itself.
+    pub roll_bytes: u64,
     /// A segment is closed when a batch is this many milliseconds newer than its first (`segment.ms`).
     pub segment_ms: i64,
     /// Milliseconds taken off `segment_ms` for this log, drawn by the owner from `segment.jitter.ms`, so that many
@@ -30,6 +34,7 @@ impl Default for LogConfig {
     fn default() -> LogConfig {
         LogConfig {
             segment_bytes: 1 << 30,
+            roll_bytes: u64::MAX,
             segment_ms: 7 * 24 * 60 * 60 * 1000,
             segment_jitter_ms: 0,
             index_interval_bytes: 4096,

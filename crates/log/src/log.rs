@@ -163,9 +163,10 @@ impl Active {
             return Ok(());
         }
         let from = self.reserved.max(self.segment.end().position);
-        let step = if config.preallocate { config.segment_bytes } else { (end / 4).max(RESERVE_BYTES_MIN) };
-        let step = step.min(RESERVE_BYTES_MAX.max(if config.preallocate { config.segment_bytes } else { 0 }));
-        let generous = (from + step).min(config.segment_bytes.max(end)).max(end);
+        let whole = config.segment_bytes.min(config.roll_bytes);
+        let step = if config.preallocate { whole } else { (end / 4).max(RESERVE_BYTES_MIN) };
+        let step = step.min(RESERVE_BYTES_MAX.max(if config.preallocate { whole } else { 0 }));
+        let generous = (from + step).min(whole.max(end)).max(end);
         let reserved = file.reserve(from, generous - from).map(|()| generous).or_else(|error| match error.kind() {
             // Near the end of the disk take what is needed, no more.
             io::ErrorKind::StorageFull if generous > end => file.reserve(from, end - from).map(|()| end),
@@ -233,7 +234,8 @@ impl Log {
             Ok(timestamp) => timestamp,
             Err(error) => return Err(self.fail(format!("reading the first batch of the segment: {error}"))),
         };
-        let limit = self.config.segment_bytes.min(SEGMENT_BYTES_MAX);
+        let largest = self.batch_bytes_max();
+        let full = largest.min(self.config.roll_bytes);
         let entries = self.active.pending.len() as u64 + u64::from(self.active.written_entries.unwrap_or(0));
         let mut index_full = (entries + 1) * ENTRY_BYTES as u64 > u64::from(self.config.segment_index_bytes);
         for (number, batch) in batches.iter().enumerate() {
@@ -241,14 +243,14 @@ impl Log {
             if size != batch.header.size() as u64 || batch.header.last_offset_delta < 0 {
                 return Err(AppendError::Impossible("its header does not belong to its bytes"));
             }
-            if size > limit {
-                return Err(AppendError::TooLarge { size, limit });
+            if size > largest {
+                return Err(AppendError::TooLarge { size, limit: largest });
             }
             let next = end.offset.checked_add(i64::from(batch.header.last_offset_delta) + 1);
             let next = next.ok_or(AppendError::Impossible("its offsets would pass the largest"))?;
             let age = first_timestamp.map_or(0, |first| batch.header.max_timestamp.0.saturating_sub(first.0));
             let rolls = end.position > 0
-                && (end.position + size > limit
+                && (end.position + size > full
                     || age > self.config.segment_ms.saturating_sub(self.config.segment_jitter_ms)
                     || index_full
                     || next.0 - base.0 > i64::from(i32::MAX));
@@ -511,6 +513,11 @@ impl Log {
             Ok(()) => Ok(()),
             Err(error) => Err(self.fail(format!("truncating failed: {error}")).into()),
         }
+    }
+
+    /// The largest batch that an append takes, in bytes: what fits a segment.
+    pub fn batch_bytes_max(&self) -> u64 {
+        self.config.segment_bytes.min(SEGMENT_BYTES_MAX)
     }
 
     /// The end of the log: the offset of the next record, and its place.

@@ -9,7 +9,8 @@ use ottla_replica::Durability;
 /// The log settings of a partition. `segment_limit` closes segments early where a retention budget needs it.
 pub(crate) fn log_config(config: &TopicConfig, segment_limit: u64) -> LogConfig {
     LogConfig {
-        segment_bytes: u64::from(config.segment_bytes).min(segment_limit),
+        segment_bytes: u64::from(config.segment_bytes),
+        roll_bytes: segment_limit,
         segment_ms: config.segment_ms,
         segment_jitter_ms: config.segment_jitter_ms,
         index_interval_bytes: config.index_interval_bytes,

@@ -118,7 +118,14 @@ impl Replica {
         let mut stored = Vec::with_capacity(batches.len());
         let before = outcomes.len();
         let mut admission = self.log.producers().admission(start);
+        let limit = self.log.batch_bytes_max();
         for batch in batches {
+            let size = batch.header.size() as u64;
+            if size > limit {
+                // It fails for itself: the append is all or nothing, and the others are not to blame.
+                outcomes.push(Outcome::Failed(AppendError::TooLarge { size, limit }));
+                continue;
+            }
             outcomes.push(match admission.check(&batch.header) {
                 Verdict::Append => {
                     let base_offset = next;
