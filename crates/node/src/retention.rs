@@ -65,12 +65,21 @@ fn plan(partitions: &[Vec<SegmentInfo>], limits: &Limits, now: Timestamp) -> Vec
         .collect()
 }
 
-/// Segments whose newest record is older than the limit; the active one too, as Kafka does.
+/// Segments whose newest record is older than the limit; the active one too, as Kafka does. Where no record says when
+/// it was written, the next segment that has one that does speaks for it: it is older than that.
 fn by_age(segments: &[SegmentInfo], limits: &Limits, now: Timestamp) -> usize {
     let Some(age_ms) = limits.age_ms else { return 0 };
-    let expired =
-        |segment: &&SegmentInfo| segment.size > 0 && now.0.saturating_sub(segment.largest_timestamp.0) > age_ms;
-    segments.iter().take_while(expired).count()
+    let mut count = 0;
+    for (number, segment) in segments.iter().enumerate().take_while(|(_, segment)| segment.size > 0) {
+        if segment.largest_timestamp <= Timestamp::NONE {
+            continue;
+        }
+        if now.0.saturating_sub(segment.largest_timestamp.0) <= age_ms {
+            break;
+        }
+        count = number + 1;
+    }
+    count
 }
 
 /// Closed segments whose loss still leaves at least the limit, as `retention.bytes` means it in Kafka.
@@ -171,6 +180,15 @@ mod tests {
         let limits = Limits { age_ms: Some(100), ..Limits::default() };
         assert_eq!(plan(&[segments(&[(5, 500)])], &limits, NOW), [Some(Action::RollAndTrimTo(Offset(10)))]);
         assert_eq!(plan(&[segments(&[(0, 500)])], &limits, NOW), [None], "an empty segment is not data");
+    }
+
+    #[test]
+    fn retention_ms_takes_segments_without_timestamps_for_older_than_the_next() {
+        let limits = Limits { age_ms: Some(100), ..Limits::default() };
+        let undated = NOW.0 - Timestamp::NONE.0;
+        assert_eq!(plan(&[segments(&[(5, undated), (5, 0)])], &limits, NOW), [None]);
+        let expired = segments(&[(5, undated), (5, 300), (5, undated)]);
+        assert_eq!(plan(&[expired], &limits, NOW), [Some(Action::TrimTo(Offset(20)))]);
     }
 
     #[test]
