@@ -16,6 +16,8 @@ use std::{
     sync::Arc,
 };
 
+use rustix::io::Errno;
+
 use crate::sys;
 
 /// Bytes of the file system that holds a path.
@@ -101,6 +103,16 @@ pub(crate) fn read_exact_at(file: &dyn DiskFile, buf: &mut [u8], position: u64) 
         n if n == buf.len() => Ok(()),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
+}
+
+/// Whether a call was refused because the disk, or a quota on it, is full.
+pub(crate) fn is_out_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether a call was refused because the process or the system has no file descriptor left.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// The operating system's files.

@@ -18,6 +18,9 @@ pub enum AppendError {
         /// Bytes of the batches.
         bytes: u64,
     },
+    /// The process or the system has no file descriptor left; the same call may succeed once it has.
+    #[error("no file descriptor left to store the batches with")]
+    NoFiles,
     /// A batch does not fit a segment: RECORD_LIST_TOO_LARGE.
     #[error("a batch of {size} bytes is larger than a segment, {limit} bytes")]
     TooLarge {

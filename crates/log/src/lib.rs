@@ -47,4 +47,4 @@ pub use reader::{Batches, FileRegion, Follow, LogReader, ReadPlan};
 pub use recover::Recovered;
 pub use scrub::{ScrubCursor, ScrubStep};
 pub use sim_disk::SimDisk;
-pub use sync::{Checkpoint, SyncPlan};
+pub use sync::{Checkpoint, SyncPlan, Synced};

@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     config::LogConfig,
-    disk::{DiskFile, read_exact_at},
+    disk::{DiskFile, is_out_of_files, is_out_of_room, read_exact_at},
     epochs::EpochHistory,
     error::{AppendError, TruncateError},
     index::{self, ENTRY_BYTES, IndexEntry},
@@ -232,6 +232,7 @@ impl Log {
         let mut base = self.active.segment.base;
         let mut first_timestamp = match self.active.first_timestamp(&self.shared.files) {
             Ok(timestamp) => timestamp,
+            Err(error) if is_out_of_files(&error) => return Err(AppendError::NoFiles),
             Err(error) => return Err(self.fail(format!("reading the first batch of the segment: {error}"))),
         };
         let largest = self.batch_bytes_max();
@@ -329,8 +330,9 @@ impl Log {
             undone = undone.and(self.active.segment.log_file(files).and_then(|file| file.truncate(end)));
             self.active.reserved = end;
         }
-        match (error.kind(), undone) {
-            (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, Ok(())) => AppendError::NoSpace { bytes },
+        match (error, undone) {
+            (error, Ok(())) if is_out_of_room(error) => AppendError::NoSpace { bytes },
+            (error, Ok(())) if is_out_of_files(error) => AppendError::NoFiles,
             (_, Ok(())) => self.fail(format!("writing failed: {error}")),
             (_, Err(undo)) => self.fail(format!("writing failed: {error}; restoring the end failed: {undo}")),
         }
@@ -439,7 +441,8 @@ impl Log {
         let segment = Arc::new(Segment::empty(end.offset));
         match segment.create_log_file(&self.shared.files) {
             Ok(_) => self.activate(segment),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(AppendError::NoSpace { bytes: 0 }),
+            Err(error) if is_out_of_room(&error) => return Err(AppendError::NoSpace { bytes: 0 }),
+            Err(error) if is_out_of_files(&error) => return Err(AppendError::NoFiles),
             Err(error) => return Err(self.fail(format!("creating a segment failed: {error}"))),
         }
         Ok(())

@@ -241,6 +241,9 @@ impl Log {
         if let Some(plan) = self.begin_sync() {
             let result = plan.run();
             self.complete_sync(plan, result)?;
+            if self.durable != self.end() {
+                return Err(self.io(io::Error::other("no file descriptor to sync what was recovered with")));
+            }
         }
         Ok(Recovered { scanned_bytes: walked.scanned, truncated_bytes, damaged: None })
     }

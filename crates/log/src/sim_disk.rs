@@ -16,6 +16,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use crate::{
     disk::{Disk, DiskFile, Space},
@@ -59,6 +60,7 @@ struct State {
     reserves: bool,
     failing_syncs: bool,
     failing_writes: bool,
+    failing_opens: bool,
     lying_syncs: bool,
     lying_dir_syncs: bool,
     calls_left: Option<u64>,
@@ -97,6 +99,7 @@ impl SimDisk {
             reserves: true,
             failing_syncs: false,
             failing_writes: false,
+            failing_opens: false,
             lying_syncs: false,
             lying_dir_syncs: false,
             calls_left: None,
@@ -184,6 +187,11 @@ impl SimDisk {
     /// From now on writes to files fail with EIO.
     pub fn fail_writes(&self, fail: bool) {
         self.state.lock().failing_writes = fail;
+    }
+
+    /// From now on there is no file descriptor to open anything with: EMFILE.
+    pub fn fail_opens(&self, fail: bool) {
+        self.state.lock().failing_opens = fail;
     }
 
     /// From now on file syncs answer "done" and do nothing: a sync missing from the code under test.
@@ -313,6 +321,11 @@ impl State {
         }
     }
 
+    /// Whether another file may be open.
+    fn descriptor(&self) -> io::Result<()> {
+        if self.failing_opens { Err(Errno::MFILE.into()) } else { Ok(()) }
+    }
+
     fn file(&self, path: &Path) -> io::Result<usize> {
         match self.nodes.get(path) {
             Some(Node::File(inode)) => Ok(*inode),
@@ -335,6 +348,7 @@ impl State {
 impl Disk for SimDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
+        state.descriptor()?;
         let inode = state.file(path)?;
         state.stats.opens += 1;
         Ok(Arc::new(SimFile { state: Arc::clone(&self.state), inode }))
@@ -343,6 +357,7 @@ impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
         state.change()?;
+        state.descriptor()?;
         if path.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && !state.nodes.contains_key(parent)) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -406,6 +421,7 @@ impl Disk for SimDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let state = self.state.lock();
+        state.descriptor()?;
         if state.nodes.get(path) != Some(&Node::Dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -423,6 +439,7 @@ impl Disk for SimDisk {
         let mut state = self.state.lock();
         state.change()?;
         state.stats.dir_syncs += 1;
+        state.descriptor()?;
         if state.failing_syncs {
             return Err(io::Error::other("simulated failure of a directory sync"));
         }

@@ -5,13 +5,13 @@
 //! (L10). Every so often a sync is a checkpoint: it also covers the index and a producer snapshot, and only then the
 //! recovery point moves (L8). Next: `recover.rs` for who relies on that.
 
-use std::{io, sync::Arc};
+use std::{io, mem, sync::Arc};
 
 use ottla_types::{Offset, Timestamp};
 
 use crate::{
     checked_file,
-    disk::Disk,
+    disk::{Disk, is_out_of_files, is_out_of_room},
     error::SyncError,
     log::{Log, LogPosition, Shared},
     segment::Segment,
@@ -80,6 +80,34 @@ impl Unsynced {
             || self.cut
             || self.checkpoint
     }
+
+    /// Takes back what a plan covered and did not do.
+    fn put_back(&mut self, plan: Unsynced, synced: Synced) {
+        let Unsynced { bytes, since_checkpoint, mut sealed, names, parent, epochs, producers, cut, checkpoint } = plan;
+        if synced == Synced::Nothing {
+            self.bytes += bytes;
+            sealed.append(&mut self.sealed);
+            self.sealed = sealed;
+            self.names |= names;
+            self.parent |= parent;
+            self.cut |= cut;
+        }
+        self.since_checkpoint += since_checkpoint;
+        self.epochs |= epochs;
+        self.producers |= producers;
+        self.checkpoint |= checkpoint;
+    }
+}
+
+/// How much of a plan was done. What was not is left to the next sync: nothing failed that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synced {
+    /// All of it.
+    Whole,
+    /// The batches are durable. There was no room for the files beside them: epochs, a producer snapshot (L11).
+    Batches,
+    /// There was no file descriptor to do it with.
+    Nothing,
 }
 
 /// One sync, to be run where waiting is allowed and handed back to [`Log::complete_sync`] whatever comes of it: the
@@ -88,8 +116,8 @@ impl Unsynced {
 pub struct SyncPlan {
     shared: Arc<Shared>,
     to: LogPosition,
-    bytes: u64,
-    sealed: Vec<Arc<Segment>>,
+    /// What it covers, to be put back if it is not done.
+    dirty: Unsynced,
     active: Option<Arc<Segment>>,
     index: Option<Arc<Segment>>,
     epochs: Option<Vec<u8>>,
@@ -97,8 +125,6 @@ pub struct SyncPlan {
     start: Offset,
     snapshot: Option<(Offset, Vec<u8>)>,
     obsolete: Vec<Offset>,
-    names: bool,
-    parent: bool,
     mark: Option<RecoveryMark>,
 }
 
@@ -110,48 +136,71 @@ impl SyncPlan {
 
     /// Bytes of batches it covers.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.dirty.bytes
     }
 
     /// Does it: blocks until the disk answers. Data first, then what speaks about it, names last.
-    pub fn run(&self) -> Result<(), SyncError> {
+    pub fn run(&self) -> Result<Synced, SyncError> {
         let files = &self.shared.files;
         let disk = files.disk.as_ref();
-        for segment in &self.sealed {
-            sync_segment(segment, &self.shared, true)
-                .map_err(|error| SyncError::new(&format!("segment {}", segment.base), &error))?;
+        match self.sync_batches() {
+            Err((_, error)) if is_out_of_files(&error) => return Ok(Synced::Nothing),
+            Err((what, error)) => return Err(SyncError::new(&what, &error)),
+            Ok(()) => {}
         }
-        if let Some(segment) = &self.active {
-            sync_segment(segment, &self.shared, false)
-                .map_err(|error| SyncError::new(&format!("segment {}", segment.base), &error))?;
+        let synced = match self.write_beside(disk) {
+            Err((_, error)) if is_out_of_room(&error) || is_out_of_files(&error) => Synced::Batches,
+            Err((what, error)) => return Err(SyncError::new(what, &error)),
+            Ok(()) => Synced::Whole,
+        };
+        match self.sync_names(disk) {
+            Err(error) if is_out_of_files(&error) => return Ok(Synced::Nothing),
+            Err(error) => return Err(SyncError::new(&files.dir.display().to_string(), &error)),
+            Ok(()) => {}
         }
-        if let Some(segment) = &self.index {
-            sync_index(segment, &self.shared)
-                .map_err(|error| SyncError::new(&format!("index {}", segment.base), &error))?;
+        if synced == Synced::Whole {
+            for offset in &self.obsolete {
+                // One that stays is tried again after the next start.
+                let _ = disk.remove(&files.path(*offset, PRODUCERS));
+            }
         }
+        Ok(synced)
+    }
+
+    fn sync_batches(&self) -> Result<(), (String, io::Error)> {
+        let sealed = self.dirty.sealed.iter().map(|segment| (segment, true));
+        for (segment, sealed) in sealed.chain(self.active.iter().map(|segment| (segment, false))) {
+            sync_segment(segment, &self.shared, sealed)
+                .map_err(|error| (format!("segment {}", segment.base), error))?;
+        }
+        match &self.index {
+            Some(segment) => {
+                sync_index(segment, &self.shared).map_err(|error| (format!("index {}", segment.base), error))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The small files that speak about the batches.
+    fn write_beside(&self, disk: &dyn Disk) -> Result<(), (&'static str, io::Error)> {
+        let files = &self.shared.files;
         if let Some(bytes) = &self.epochs {
-            let path = files.dir.join(EPOCHS_FILE);
-            checked_file::write(disk, &path, bytes).map_err(|error| SyncError::new("epochs", &error))?;
+            checked_file::write(disk, &files.dir.join(EPOCHS_FILE), bytes).map_err(|error| ("epochs", error))?;
         }
         if let Some((offset, bytes)) = &self.snapshot {
             let path = files.path(*offset, PRODUCERS);
-            checked_file::write(disk, &path, bytes).map_err(|error| SyncError::new("producer snapshot", &error))?;
-        }
-        self.sync_names(disk).map_err(|error| SyncError::new(&files.dir.display().to_string(), &error))?;
-        for offset in &self.obsolete {
-            // One that stays is tried again after the next start.
-            let _ = disk.remove(&files.path(*offset, PRODUCERS));
+            checked_file::write(disk, &path, bytes).map_err(|error| ("producer snapshot", error))?;
         }
         Ok(())
     }
 
     fn sync_names(&self, disk: &dyn Disk) -> io::Result<()> {
         let dir = &self.shared.files.dir;
-        if self.names || self.epochs.is_some() || self.snapshot.is_some() {
+        if self.dirty.names || self.epochs.is_some() || self.snapshot.is_some() {
             disk.sync_dir(dir)?;
         }
         match dir.parent() {
-            Some(parent) if self.parent && !parent.as_os_str().is_empty() => disk.sync_dir(parent),
+            Some(parent) if self.dirty.parent && !parent.as_os_str().is_empty() => disk.sync_dir(parent),
             _ => Ok(()),
         }
     }
@@ -189,52 +238,59 @@ impl Log {
         if checkpoint {
             self.write_index();
             index = self.active.created.then(|| Arc::clone(&self.active.segment));
+            let mut last = self.retired.snapshots.last().copied();
             if self.unsynced.producers && !self.producers.is_empty() {
                 snapshot = Some((to.offset, snapshot::encode(&self.producers, to.offset)));
                 // The one before stays, should this one rot.
                 obsolete = self.retired.snapshots.iter().rev().skip(1).copied().collect();
-                let before = self.retired.snapshots.last().copied().filter(|before| *before != to.offset);
-                self.retired.snapshots = before.into_iter().chain([to.offset]).collect();
+                last = Some(to.offset);
             }
-            let last = self.retired.snapshots.last().copied();
             let producers = if self.producers.is_empty() { None } else { last };
             mark = Some(RecoveryMark { point: to, producers, largest_timestamp: self.active.largest_timestamp });
         }
-        let dirty = std::mem::take(&mut self.unsynced);
-        if checkpoint {
-            // Producers that all expired leave no snapshot, and none is wanted.
-            self.unsynced.producers = false;
-        } else {
-            self.unsynced.producers = dirty.producers;
-            self.unsynced.since_checkpoint = dirty.since_checkpoint;
+        let mut dirty = mem::take(&mut self.unsynced);
+        dirty.checkpoint = checkpoint;
+        if !checkpoint {
+            self.unsynced.producers = mem::take(&mut dirty.producers);
+            self.unsynced.since_checkpoint = mem::take(&mut dirty.since_checkpoint);
         }
         self.syncing = true;
         let writes = dirty.bytes > 0 || dirty.cut;
         Some(SyncPlan {
             shared: Arc::clone(&self.shared),
             to,
-            bytes: dirty.bytes,
-            sealed: dirty.sealed,
             active: (writes && self.active.created).then(|| Arc::clone(&self.active.segment)),
             index,
             epochs: dirty.epochs.then(|| self.shared.epochs.load().encode(self.start())),
             start: self.start(),
             snapshot,
             obsolete,
-            names: dirty.names,
-            parent: dirty.parent,
             mark,
+            dirty,
         })
     }
 
     /// Takes the result of a plan that ran. After an error the log takes nothing more (L10).
-    pub fn complete_sync(&mut self, plan: SyncPlan, result: Result<(), SyncError>) -> Result<(), SyncError> {
+    pub fn complete_sync(&mut self, plan: SyncPlan, result: Result<Synced, SyncError>) -> Result<(), SyncError> {
         self.syncing = false;
-        if let Err(error) = result {
-            self.fail(error.to_string());
-            return Err(error);
+        let synced = match result {
+            Ok(synced) => synced,
+            Err(error) => {
+                self.fail(error.to_string());
+                return Err(error);
+            }
+        };
+        if synced != Synced::Nothing {
+            self.durable = plan.to;
         }
-        self.durable = plan.to;
+        if synced != Synced::Whole {
+            self.unsynced.put_back(plan.dirty, synced);
+            return Ok(());
+        }
+        if let Some((offset, _)) = plan.snapshot {
+            let before = self.retired.snapshots.last().copied().filter(|before| *before != offset);
+            self.retired.snapshots = before.into_iter().chain([offset]).collect();
+        }
         if plan.epochs.is_some() {
             self.retired.durable_start = plan.start;
         }
@@ -299,6 +355,9 @@ impl Log {
         }
         let Some(plan) = self.begin_sync() else { return Ok(()) };
         let result = plan.run();
-        self.complete_sync(plan, result)
+        let whole = matches!(result, Ok(Synced::Whole));
+        self.complete_sync(plan, result)?;
+        let missing = || SyncError::new("the files beside the log", &io::ErrorKind::StorageFull.into());
+        if whole { Ok(()) } else { Err(missing()) }
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use ottla_log::SyncError;
+use ottla_log::{SyncError, Synced};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{partition::Partition, waiters::Wakes};
@@ -90,7 +90,7 @@ impl Flusher {
 /// Syncs each partition and publishes the outcome of all at once.
 fn sync_all(round: &[Arc<Partition>]) {
     let plans: Vec<_> = round.iter().map(|partition| partition.begin_sync()).collect();
-    let results: Vec<Option<Result<(), SyncError>>> = if plans.iter().flatten().count() <= 1 {
+    let results: Vec<Option<Result<Synced, SyncError>>> = if plans.iter().flatten().count() <= 1 {
         plans.iter().map(|plan| plan.as_ref().map(|plan| plan.run())).collect()
     } else {
         let chunk = plans.len().div_ceil(SYNC_THREADS_MAX);

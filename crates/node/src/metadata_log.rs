@@ -100,6 +100,10 @@ impl MetadataLog {
             let result = plan.run();
             self.log.complete_sync(plan, result)?;
         }
+        // Without a file descriptor to sync with, nobody knows what of it is on the disk.
+        if self.log.durable_end() != self.log.end() {
+            return Err(SyncError::lost().into());
+        }
         Ok(())
     }
 

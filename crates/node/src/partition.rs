@@ -18,7 +18,7 @@ use std::{
 use arc_swap::ArcSwap;
 use ottla_log::{
     Checkpoint, Damage, FileRegion, Log, LogPosition, LogReader, OpenError, ReadError, ScrubCursor, ScrubStep,
-    SegmentInfo, SyncError, SyncPlan,
+    SegmentInfo, SyncError, SyncPlan, Synced,
 };
 use ottla_metadata::config::TopicConfig;
 use ottla_records::ProducedBatch;
@@ -387,7 +387,7 @@ impl Partition {
         self.with(Replica::begin_sync).ok().flatten()
     }
 
-    pub(crate) fn complete_sync(&self, plan: SyncPlan, result: Result<(), SyncError>, wakes: &mut Wakes) {
+    pub(crate) fn complete_sync(&self, plan: SyncPlan, result: Result<Synced, SyncError>, wakes: &mut Wakes) {
         let completed = self.with(|replica| {
             let completed = replica.complete_sync(plan, result);
             self.publish(replica.high_watermark());

@@ -11,7 +11,9 @@ use std::{
     task::Wake,
 };
 
-use common::{append, batch, batch_at, create, eventually, open, open_with, partition, produce, read_all};
+use common::{
+    append, batch, batch_at, create, eventually, open, open_with, partition, produce, read_all, wait_acknowledged,
+};
 use ottla_log::{AppendError, Disk, SimDisk};
 use ottla_node::{Partition, Unavailable};
 use ottla_replica::Outcome;
@@ -64,6 +66,50 @@ fn l5_what_is_known_of_a_damaged_log_is_not_forgotten_while_it_is_offline() {
     let read = append(&partition(&node, "t", 0), &batch("d"));
     assert!(matches!(read, Err(Unavailable::Offline(_))), "{read:?}");
     assert_eq!(disk.read_file(&file).unwrap().len(), before.len(), "nothing is cut at the second start either");
+}
+
+#[test]
+fn l11_no_room_for_the_files_beside_the_log_is_no_failed_sync() {
+    let disk = SimDisk::new(2);
+    let node = open_with(&disk, &[("ottla.disk.reserve.bytes", "0")]);
+    create(&node, "t", 1, &[]);
+    let full = partition(&node, "t", 0);
+    produce(&full, "a");
+    disk.set_capacity(Some(disk.used()));
+    // A new log start is written down beside the log: that is tried, and there is no room.
+    full.delete_records(Some(Offset(1))).unwrap();
+    let tried = dir_of(&full).join("epochs.tmp");
+    eventually("the try", || node.has_failed() || disk.exists(&tried).unwrap());
+    disk.set_capacity(None);
+    assert_eq!(produce(&full, "b"), Offset(1), "with room again everything goes on");
+    assert!(!node.has_failed());
+
+    drop(node);
+    let node = open(&disk.crash());
+    assert_eq!(read_all(&partition(&node, "t", 0)), [(Offset(1), "b".into())]);
+}
+
+#[test]
+fn running_out_of_file_descriptors_is_no_failed_sync() {
+    let disk = SimDisk::new(8);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    create(&node, "new", 1, &[]);
+    let (busy, new) = (partition(&node, "t", 0), partition(&node, "new", 0));
+    produce(&busy, "a");
+    disk.fail_opens(true);
+    let tried = disk.stats().dir_syncs;
+    busy.delete_records(Some(Offset(1))).unwrap();
+    let Ok(Outcome::Appended { required, .. }) = append(&busy, &batch("b")) else { panic!("not appended") };
+    eventually("the try", || disk.stats().dir_syncs > tried);
+    assert!(append(&new, &batch("x")).is_err());
+    disk.fail_opens(false);
+    assert!(wait_acknowledged(&busy, required), "what was written is acknowledged once it can be synced");
+    produce(&new, "c");
+    assert!(!node.has_failed());
+    let node = open(&disk.crash());
+    assert_eq!(read_all(&partition(&node, "t", 0)), [(Offset(1), "b".into())]);
+    assert_eq!(read_all(&partition(&node, "new", 0)), [(Offset(0), "c".into())]);
 }
 
 #[test]

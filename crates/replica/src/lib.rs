@@ -7,7 +7,7 @@
 //! Next: `ottla_log` for the bytes below, `partition.rs` of `ottla_node` for the lock above.
 
 pub use ottla_log::SequenceRefusal;
-use ottla_log::{AppendError, Log, LogPosition, StoredBatch, SyncError, SyncPlan, Verdict};
+use ottla_log::{AppendError, Log, LogPosition, StoredBatch, SyncError, SyncPlan, Synced, Verdict};
 use ottla_records::ProducedBatch;
 use ottla_types::{LeaderEpoch, Offset, Timestamp};
 
@@ -166,9 +166,9 @@ impl Replica {
     }
 
     /// Takes the outcome of a sync. With [`Durability::Fsync`] the high watermark follows what is synced.
-    pub fn complete_sync(&mut self, plan: SyncPlan, result: Result<(), SyncError>) -> Result<(), SyncError> {
-        let synced = plan.to();
+    pub fn complete_sync(&mut self, plan: SyncPlan, result: Result<Synced, SyncError>) -> Result<(), SyncError> {
         self.log.complete_sync(plan, result)?;
+        let synced = self.log.durable_end();
         // The log may have been truncated, or the watermark moved on, while the sync ran.
         if synced.offset > self.high_watermark.offset && synced.offset <= self.log.end().offset {
             self.high_watermark = synced;

@@ -363,7 +363,7 @@ fn sequence_error(refusal: &SequenceRefusal) -> ErrorCode {
 fn append_error(error: &AppendError) -> ErrorCode {
     match error {
         AppendError::TooLarge { .. } => ErrorCode::RecordListTooLarge,
-        AppendError::NoSpace { .. } | AppendError::Impossible(_) | AppendError::Failed(_) => {
+        AppendError::NoSpace { .. } | AppendError::NoFiles | AppendError::Impossible(_) | AppendError::Failed(_) => {
             ErrorCode::KafkaStorageError
         }
     }
