@@ -110,11 +110,14 @@ impl Log {
         let names = match disk.list(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 disk.create_dir_all(&dir).map_err(failed)?;
-                unsynced.parent = true;
                 Vec::new()
             }
             listed => listed.map_err(failed)?,
         };
+        // Until a sync is known to have covered them, the directory and what is in it may have been made by a process
+        // that was killed before its first.
+        let synced = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.high_watermark > Offset::ZERO);
+        (unsynced.parent, unsynced.names) = (!synced, !synced);
         let contents = Contents::read(names);
         for name in &contents.temporary {
             disk.remove(&dir.join(name)).map_err(failed)?;

@@ -220,6 +220,28 @@ fn l7_with_the_directory_syncs_missing_the_checker_sees_it() {
 }
 
 #[test]
+fn l7_names_made_before_a_kill_survive_the_power_cut_after_it() {
+    for seed in 0..20 {
+        let sim = SimDisk::new(seed);
+        sim.create_dir_all("data".as_ref()).unwrap();
+        sim.sync_dir("".as_ref()).unwrap();
+        let (log, _) = open(&sim, small(), None);
+        // The node may store this before anything is synced.
+        let checkpoint = (seed % 2 == 0).then(|| log.checkpoint());
+        if seed % 4 > 1 {
+            sim.create(&segment_path(0, ".log")).unwrap();
+        }
+        drop(log);
+        let (mut log, _) = open(&sim, small(), checkpoint);
+        append(&mut log, batch(1, 10));
+        sync(&mut log);
+        let checkpoint = log.checkpoint();
+        let (log, recovered) = open(&sim.crash(), small(), Some(checkpoint));
+        assert_eq!((log.end().offset, recovered.damaged), (Offset(1), None), "seed {seed}");
+    }
+}
+
+#[test]
 fn l4_index_entries_of_lost_batches_do_not_come_back() {
     // A cut took the batches after the recovery point and left their index entries.
     assert_eq!(live(10_139_946_480_708_996_353, Missing::Nothing), Ok(()));
