@@ -169,7 +169,19 @@ pub(crate) fn messages() -> Vec<Vec<u8>> {
     let with_choice = |(at, version, body): (usize, i16, Vec<u8>)| {
         [&[at as u8, (version - rows[at].api.versions().start()) as u8][..], &body].concat()
     };
-    bodies().into_iter().map(with_choice).collect()
+    let mut messages: Vec<Vec<u8>> = bodies().into_iter().map(with_choice).collect();
+    // 16,384 elements of a byte or two each, with both kinds of count: where decoded is largest beside encoded.
+    for (at, row) in rows.iter().enumerate() {
+        let newest = (row.api.versions().end() - row.api.versions().start()) as u8;
+        for (version, count) in [(newest, &[0x81, 0x80, 0x01][..]), (0, &[0, 0, 0x40, 0])] {
+            for element in [0, 1] {
+                let mut message = [&[at as u8, version][..], count].concat();
+                message.resize(32 << 10, element);
+                messages.push(message);
+            }
+        }
+    }
+    messages
 }
 
 pub(crate) fn requests() -> Vec<Vec<u8>> {
