@@ -1,7 +1,7 @@
 //! The regular work of a node, on one thread: retention, checkpoints, expiry, closing idle files, the scrub; and topics
 //! that clients had created by asking for them.
 //!
-//! A round a second, each a walk over the partitions that costs next to nothing for those nobody opened. What is not
+//! A round a second (budgets are looked at more often), each a walk over the partitions that costs next to nothing for those nobody opened. What is not
 //! here: what retention decides (`retention.rs`), what a checkpoint holds (`checkpoint.rs`).
 
 use std::{
@@ -12,11 +12,14 @@ use std::{
 };
 
 use ottla_metadata::Command;
+use ottla_types::Timestamp;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{checkpoint, controller::Controller, retention, scrub::Scrub, storage::Storage, topics::Topic};
 
-const ROUND: Duration = Duration::from_secs(1);
+/// How often topics with a budget are looked at. Everything else is done once in [`QUICK_ROUNDS`] of these.
+const ROUND: Duration = Duration::from_millis(250);
+const QUICK_ROUNDS: u64 = 4;
 /// Rounds between two checkpoints, if nobody asks for one earlier, and between syncs that nobody waits for.
 const CHECKPOINT_ROUNDS: u64 = 5;
 
@@ -92,15 +95,29 @@ impl Shared {
             if Instant::now() < next_round {
                 continue;
             }
+            next_round = Instant::now() + ROUND;
             round += 1;
+            if !round.is_multiple_of(QUICK_ROUNDS) {
+                self.hold_budgets();
+                continue;
+            }
             let check_interval = Duration::from_millis(self.controller.broker_config().log_retention_check_interval_ms);
             let full = last_retention.elapsed() >= check_interval;
             if full {
                 last_retention = Instant::now();
             }
-            self.keep_house(round, full);
+            self.keep_house(round / QUICK_ROUNDS, full);
             scrub.step(&self.controller.topics());
-            next_round = Instant::now() + ROUND;
+        }
+    }
+
+    /// Between two whole rounds: limits that are a promise about the disk are held more closely than to the second.
+    fn hold_budgets(&self) {
+        let topics = self.controller.topics();
+        let now = self.storage.now();
+        for topic in topics.iter().filter(|topic| has_budget(topic)) {
+            enforce(topic, self.storage.disk_bytes(), now);
+            topic.partitions.iter().for_each(|partition| partition.remove_deleted(now));
         }
     }
 
@@ -117,10 +134,8 @@ impl Shared {
         let disk_bytes = self.storage.disk_bytes();
         let regular = round.is_multiple_of(CHECKPOINT_ROUNDS);
         for topic in topics.iter() {
-            if (full || has_budget(topic))
-                && let Err(error) = retention::enforce(topic, disk_bytes, now)
-            {
-                tracing::warn!(topic = %topic.name, %error, "retention could not be applied");
+            if full || has_budget(topic) {
+                enforce(topic, disk_bytes, now);
             }
             topic.partitions.iter().for_each(|partition| partition.housekeep(now, expiration_ms, regular));
         }
@@ -132,6 +147,12 @@ impl Shared {
                 tracing::warn!(%error, "the checkpoint could not be written");
             }
         }
+    }
+}
+
+fn enforce(topic: &Topic, disk_bytes: u64, now: Timestamp) {
+    if let Err(error) = retention::enforce(topic, disk_bytes, now) {
+        tracing::warn!(topic = %topic.name, %error, "retention could not be applied");
     }
 }
 

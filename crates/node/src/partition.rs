@@ -630,6 +630,13 @@ impl Partition {
         }
     }
 
+    /// Removes the files of segments that retention took, if somebody has the partition open.
+    pub(crate) fn remove_deleted(&self, now: Timestamp) {
+        if let State::Open(replica) = &mut *self.state.lock() {
+            replica.log_mut().remove_deleted(now);
+        }
+    }
+
     /// Takes new topic settings.
     pub(crate) fn set_config(&self, config: TopicConfig, segment_limit: Option<u64>) {
         let limit = segment_limit.unwrap_or(u64::MAX);

@@ -13,6 +13,9 @@ use ottla_types::{Offset, Timestamp};
 
 use crate::{partition::Unavailable, topics::Topic};
 
+/// A topic is cut to its budget less this part of it, so that what arrives between two looks still fits.
+const HEADROOM: u64 = 16;
+
 /// What a topic may keep. `None` is without limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Limits {
@@ -33,7 +36,11 @@ impl Limits {
         Limits {
             age_ms: config.retention_ms,
             partition_bytes: config.retention_bytes,
-            topic_bytes: [config.retention_topic_bytes, share].into_iter().flatten().min(),
+            topic_bytes: [config.retention_topic_bytes, share]
+                .into_iter()
+                .flatten()
+                .min()
+                .map(|limit| limit - limit / HEADROOM),
         }
     }
 }
