@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 /// The broker's budget. Invariant: what is charged beyond `limit` belongs to the holder of the overdraft.
 pub(crate) struct MemoryBudget {
@@ -27,7 +30,8 @@ pub(crate) struct MemoryBudget {
 pub(crate) struct Charge {
     budget: Arc<MemoryBudget>,
     bytes: usize,
-    overdraft: Option<OwnedSemaphorePermit>,
+    /// With the moment since when.
+    overdraft: Option<(OwnedSemaphorePermit, Instant)>,
 }
 
 impl MemoryBudget {
@@ -95,21 +99,26 @@ impl Charge {
                     if self.try_set(bytes) {
                         return;
                     }
-                    self.overdraft = permit.ok();
+                    self.overdraft = permit.ok().map(|permit| (permit, Instant::now()));
                 }
             }
         }
     }
 
-    /// Whether the connection grew past the limit, so that it must not take its time.
-    pub(crate) fn is_overdrawn(&self) -> bool {
-        self.overdraft.is_some()
+    /// What it is now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Since when the connection is past the limit, if it is: it must not take its time.
+    pub(crate) fn overdrawn_since(&self) -> Option<Instant> {
+        self.overdraft.as_ref().map(|(_, since)| *since)
     }
 
     fn give_back(&mut self, bytes: usize) {
         self.bytes -= bytes;
-        self.budget.used.fetch_sub(bytes, Ordering::AcqRel);
-        if self.bytes == 0 {
+        let used = self.budget.used.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        if self.bytes == 0 || used <= self.budget.limit {
             self.overdraft = None;
         }
         self.budget.freed.notify_waiters();
@@ -135,15 +144,22 @@ mod tests {
         assert!(!first.try_set(80), "the budget is spent");
 
         first.set(80).await;
-        assert!(first.is_overdrawn());
+        assert!(first.overdrawn_since().is_some());
         let mut waiting = Box::pin(second.set(80));
         let polled = tokio::select! { biased; () = &mut waiting => true, () = tokio::task::yield_now() => false };
         assert!(!polled, "one overdraft at a time");
 
         assert!(first.try_set(0), "the frame is done");
         waiting.await;
-        assert!(!second.is_overdrawn() || !third.try_set(1), "either there was room, or the budget is overdrawn");
-        drop((first, second));
+        assert!(
+            second.overdrawn_since().is_none() || !third.try_set(1),
+            "either there was room, or the budget is overdrawn"
+        );
+        drop(first);
+        second.set(120).await;
+        assert!(second.overdrawn_since().is_some());
+        assert!(second.try_set(90) && second.overdrawn_since().is_none(), "what fits is overdrawn no more");
+        drop(second);
         assert!(third.try_set(100), "everything was given back");
     }
 }

@@ -39,8 +39,10 @@ use crate::{
 const PARKED_MAX: usize = 64;
 /// The read buffer of a connection that has just sent its first byte; charged to nobody.
 const INPUT_BYTES_MIN: usize = 4 << 10;
-/// A read buffer larger than this is given back once it is empty.
+/// A read buffer larger than this is given back once it is at most half full.
 const INPUT_BYTES_KEPT: usize = 256 << 10;
+/// An empty read buffer is given back after this long: a connection at rest holds nothing.
+const INPUT_KEPT_FOR: Duration = Duration::from_secs(1);
 /// How long a frame may take to arrive while its buffer is past the memory budget.
 const OVERDRAWN_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -193,8 +195,11 @@ impl Connection {
                 }
                 _ = stopping.changed(), if !is_stopping => {}
                 () = tokio::time::sleep_until(deadline) => {
-                    if self.parked.is_empty() {
-                        return if self.charge.is_overdrawn() { Close::Dawdling } else { Close::Idle };
+                    if self.overdraft_end().is_some_and(|end| end <= Instant::now()) {
+                        return Close::Dawdling;
+                    }
+                    if self.parked.is_empty() && !self.rest() {
+                        return Close::Idle;
                     }
                 }
             }
@@ -203,14 +208,38 @@ impl Connection {
 
     /// When to look again although nothing happened.
     fn deadline(&self) -> Instant {
-        let idle = if self.charge.is_overdrawn() { OVERDRAWN_FRAME_TIMEOUT } else { self.broker.options.idle_timeout };
-        self.parked.iter().map(Parked::deadline).min().unwrap_or_else(|| Instant::now() + idle)
+        // Only the first that is parked may be answered; a deadline behind it would be looked at again and again.
+        let due = self.parked.front().map_or_else(
+            || Instant::now() + if self.rests() { INPUT_KEPT_FOR } else { self.broker.options.idle_timeout },
+            Parked::deadline,
+        );
+        self.overdraft_end().map_or(due, |end| end.min(due))
+    }
+
+    /// When the frame that is arriving must be there, if memory is short.
+    fn overdraft_end(&self) -> Option<Instant> {
+        Some(self.charge.overdrawn_since()? + OVERDRAWN_FRAME_TIMEOUT)
+    }
+
+    /// Whether there is a read buffer with nothing in it.
+    fn rests(&self) -> bool {
+        self.input.is_empty() && self.input.capacity() > 0
+    }
+
+    /// Gives back a read buffer with nothing in it; whether there was one.
+    fn rest(&mut self) -> bool {
+        let rests = self.rests();
+        if rests {
+            self.input = BytesMut::new();
+            self.charge.try_set(0);
+        }
+        rests
     }
 
     /// Serves every complete request that may take effect now.
     fn take_requests(&mut self) {
         let mut run = ProduceRun::default();
-        while self.closing.is_none() && self.parked.len() + run.len() < PARKED_MAX {
+        while self.closing.is_none() && self.parked.len() + run.len() < PARKED_MAX && !self.outbox.is_full() {
             let Some(request) = self.next_frame() else { break };
             let produce = api::peek_key(&request) == Some(ApiKey::Produce as i16);
             if !produce {
@@ -307,11 +336,13 @@ impl Connection {
         }
     }
 
-    /// Gives back the memory of a read buffer that has nothing in it, all of it if the connection may be idle now.
+    /// Gives back the memory of a read buffer that is large and has little in it.
     fn shrink_input(&mut self) {
-        if self.input.is_empty() && (self.input.capacity() > INPUT_BYTES_KEPT || self.charge.is_overdrawn()) {
-            self.input = BytesMut::new();
-            self.charge.try_set(0);
+        let held = self.charge.bytes();
+        if (held > INPUT_BYTES_KEPT || self.charge.overdrawn_since().is_some()) && self.input.len() <= held / 2 {
+            // A copy: the rest of a buffer keeps all of it.
+            self.input = BytesMut::from(&self.input[..]);
+            self.charge.try_set(self.input.len().saturating_sub(INPUT_BYTES_MIN));
         }
     }
 }
@@ -353,7 +384,8 @@ async fn fill(stream: &TcpStream, input: &mut BytesMut, charge: &mut Charge) -> 
         if input.len() == input.capacity() {
             // Doubling follows what has arrived; what is missing is only the client's word.
             let more = input.len().min(missing(input)).max(INPUT_BYTES_MIN);
-            charge.set((input.len() + more).saturating_sub(INPUT_BYTES_MIN)).await;
+            // Never less than before: frames that were taken from the front may still hold their part of the buffer.
+            charge.set((input.len() + more).saturating_sub(INPUT_BYTES_MIN).max(charge.bytes())).await;
             input.reserve(more);
         }
         match stream.try_read_buf(input) {

@@ -16,6 +16,8 @@ use tokio::{io::Interest, net::TcpStream, sync::Semaphore};
 const COPY_BYTES_MAX: u64 = 8 << 10;
 /// The most bytes one `sendfile` may move before other connections get a turn.
 const SENDFILE_BYTES_MAX: u64 = 512 << 10;
+/// Bytes of memory from which on answers are sent before further requests are taken.
+const HELD_BYTES_MAX: usize = 1 << 20;
 /// Buffers gathered into one write.
 const SLICES_MAX: usize = 64;
 /// Threads that may wait for the disk at a time on behalf of readers.
@@ -63,6 +65,8 @@ impl ColdReads {
 #[derive(Default)]
 pub(crate) struct Outbox {
     chunks: VecDeque<Chunk>,
+    /// Bytes of memory of what was added since it was last empty.
+    held: usize,
 }
 
 impl Outbox {
@@ -70,14 +74,26 @@ impl Outbox {
         self.chunks.is_empty()
     }
 
+    /// Whether it is to be sent before more requests are answered: those that a client sends in one go, each with a
+    /// large answer, would fill the memory otherwise.
+    pub(crate) fn is_full(&self) -> bool {
+        self.held >= HELD_BYTES_MAX
+    }
+
     /// Adds a response; `regions` are the file ranges that it names by their position in the list.
     pub(crate) fn push_response(&mut self, response: GatherOut, regions: Vec<FileRegion>) {
         let mut regions = regions.into_iter();
-        self.chunks.extend(response.finish().into_iter().filter_map(|chunk| match chunk {
-            ottla_protocol::Chunk::Bytes(bytes) => Some(Chunk::Bytes(bytes)),
-            // Regions are named in the order in which they were written.
-            ottla_protocol::Chunk::Region(_) => regions.next().map(Chunk::File),
-        }));
+        for chunk in response.finish() {
+            self.held += size_of::<Chunk>();
+            match chunk {
+                ottla_protocol::Chunk::Bytes(bytes) => {
+                    self.held += bytes.len();
+                    self.chunks.push_back(Chunk::Bytes(bytes));
+                }
+                // Regions are named in the order in which they were written.
+                ottla_protocol::Chunk::Region(_) => self.chunks.extend(regions.next().map(Chunk::File)),
+            }
+        }
     }
 
     /// Sends everything.
@@ -88,6 +104,7 @@ impl Outbox {
                 Chunk::File(_) => self.send_file(stream, cold).await?,
             }
         }
+        self.held = 0;
         Ok(())
     }
 

@@ -109,7 +109,8 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Park
     };
     let bytes = |wire: i32| u64::try_from(wire).unwrap_or(0);
     Ok(ParkedFetch {
-        header: context.header.clone(),
+        // Not the client id, a slice of the frame, which would be held for as long as the answer is owed.
+        header: RequestHeader { client_id: None, ..context.header.clone() },
         endpoint: context.endpoint(),
         deadline: now + Duration::from_millis(bytes(request.max_wait_ms)),
         min_bytes: bytes(request.min_bytes),

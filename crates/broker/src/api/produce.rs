@@ -83,7 +83,8 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Pend
     let topics = context.broker.node.topics();
     let mut pending = PendingProduce {
         answer: ParkedProduce {
-            header: context.header.clone(),
+            // Nothing in it may be a slice of the frame, which would be held for as long as the answer is owed.
+            header: RequestHeader { client_id: None, ..context.header.clone() },
             acks: request.acks,
             deadline: Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
             response: ProduceResponse::default(),
@@ -96,7 +97,8 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Pend
             TOPIC_ID_VERSION.. => topics.with_id(data.topic_id),
             _ => topics.named(&data.name),
         };
-        let mut answer = TopicProduceResponse { name: data.name, topic_id: data.topic_id, ..Default::default() };
+        let mut answer =
+            TopicProduceResponse { name: data.name.to_string().into(), topic_id: data.topic_id, ..Default::default() };
         for (partition_slot, data) in data.partition_data.into_iter().enumerate() {
             let mut response = PartitionProduceResponse { index: data.index, base_offset: -1, ..Default::default() };
             let partition = topic.and_then(|topic| topic.partition(PartitionIndex(data.index)));
