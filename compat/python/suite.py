@@ -2,7 +2,8 @@
 
 A client's file (`check_*.py`) adapts its library to `Client` and calls `main`. Standard library only, so that kcat
 needs no installed package. Not a test framework: it prints one JSON line per check for `cargo xtask compat`
-(`xtask/src/compat.rs`); the lines are described in ../README.md. The Go, Java and JavaScript programs do the same checks.
+(`xtask/src/compat.rs`); the lines are described in ../README.md. The Go, Java and JavaScript programs do the same
+checks.
 """
 
 import argparse

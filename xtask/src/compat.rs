@@ -171,7 +171,8 @@ fn one(client: &'static Client, arguments: &Arguments, cache: &Path) -> Report {
                 report.outcomes.push((check, Outcome::Failed("never reached".to_owned())));
             }
         }
-        if report.outcomes.is_empty() && arguments.only.is_none() {
+        let done = report.outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::NotAvailable(_)));
+        if !done && arguments.only.is_none() {
             report.outcomes.push(("run".to_owned(), Outcome::Failed("no check was done".to_owned())));
         }
     }
@@ -250,6 +251,9 @@ impl Service {
 fn prepare_and_check(client: &Client, arguments: &Arguments, cache: &Path, report: &mut Report) -> Result<()> {
     client.prepare(cache)?;
     report.version = (client.version)(cache);
+    for (test, reason) in client.skips {
+        report.outcomes.push((format!("tests.{test}"), Outcome::NotAvailable((*reason).to_owned())));
+    }
     let mut service = Service::start(arguments, cache, client)?;
     let result = check(client, arguments, cache, &mut service, report);
     service.finish(result.is_err() || report.failed())?;

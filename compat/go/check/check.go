@@ -125,7 +125,9 @@ type suite struct {
 	input     *bufio.Reader
 }
 
-func (s *suite) newTopic(ctx context.Context, name string, partitions int32, configs map[string]string) (string, error) {
+func (s *suite) newTopic(
+	ctx context.Context, name string, partitions int32, configs map[string]string,
+) (string, error) {
 	topic := s.prefix + "-" + name
 	if err := s.client.CreateTopic(ctx, topic, partitions, configs); err != nil {
 		return topic, err

@@ -25,6 +25,8 @@ pub(super) struct Client {
     pub(super) program: fn(cache: &Path, address: &str) -> Command,
     /// Settings of the broker, `KEY=VALUE`, that its program takes for granted.
     pub(super) settings: &'static [&'static str],
+    /// Those of its own tests that are left out, and why.
+    pub(super) skips: &'static [(&'static str, &'static str)],
     /// Its version, where its program does not print it.
     pub(super) version: fn(cache: &Path) -> String,
     /// What one line of its standard output means.
@@ -41,6 +43,14 @@ const PYTHON: (&str, &str) = ("python3", "install Python 3.11 or newer, with ven
 const GO: (&str, &str) = ("go", "install Go 1.26 or newer");
 
 const RSASL: &str = "2.3.1";
+
+/// rskafka's tests that would prove nothing here, or too much yet; a part of their names, and why.
+const RSKAFKA_SKIPS: [(&str, &str); 4] = [
+    ("consume_rdkafka", "asks for its group's committed offset first, and there are no groups yet"),
+    ("_java_", "passes without doing anything unless a JVM is linked into it; the java column is the Java client"),
+    ("test_sasl", "passes without doing anything unless there is a broker with SASL"),
+    ("test_client_backoff_terminates", "needs no broker"),
+];
 
 /// Every client, in the order of the table.
 pub(super) const CLIENTS: [Client; 10] = [
@@ -130,10 +140,12 @@ pub(super) const CLIENTS: [Client; 10] = [
         program: |cache, address| {
             let mut command = cargo_test(cache);
             command.args(["--", "--test-threads=1"]);
+            command.args(RSKAFKA_SKIPS.iter().flat_map(|(test, _)| ["--skip", test]));
             command.envs([("TEST_INTEGRATION", "1"), ("TEST_BROKER_IMPL", "kafka"), ("KAFKA_CONNECT", address)]);
             command
         },
         settings: &["auto.create.topics.enable=false"],
+        skips: &RSKAFKA_SKIPS,
         read: rskafka_line,
         own_tests: true,
         version: |cache| manifest_version(&cache.join("rskafka/source/Cargo.toml")),
@@ -149,6 +161,7 @@ const CHECKS: Client = Client {
     steps: |_| Ok(()),
     program: |_, _| Command::new("false"),
     settings: &[],
+    skips: &[],
     version: |_| String::new(),
     read: |line| serde_json::from_str(line).ok(),
     own_tests: false,

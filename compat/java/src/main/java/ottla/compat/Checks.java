@@ -376,7 +376,9 @@ final class Checks {
         TopicPartition at = new TopicPartition(filled("timestamp", items), 0);
         long base = items.get(0).timestamp();
         long last = items.get(BATCH - 1).timestamp();
-        long[][] rows = {{base - 1, 0}, {base, 0}, {base + 20_000, 20}, {base + 20_001, 21}, {last, 49}, {last + 1, -1}};
+        long[][] rows = {
+            {base - 1, 0}, {base, 0}, {base + 20_000, 20}, {base + 20_001, 21}, {last, 49}, {last + 1, -1},
+        };
         try (KafkaConsumer<byte[], byte[]> consumer = consumer()) {
             for (long[] row : rows) {
                 OffsetAndTimestamp found = consumer.offsetsForTimes(Map.of(at, row[0])).get(at);

@@ -42,7 +42,8 @@ public final class Main {
     private Main() {}
 
     public static void main(String[] arguments) throws Exception {
-        Map<String, String> options = new LinkedHashMap<>(Map.of("--prefix", "compat", "--timeout", "30", "--only", ""));
+        Map<String, String> options = new LinkedHashMap<>();
+        options.putAll(Map.of("--prefix", "compat", "--timeout", "30", "--only", ""));
         List<String> addresses = new ArrayList<>();
         for (int i = 0; i < arguments.length; i++) {
             if (options.containsKey(arguments[i]) && i + 1 < arguments.length) {

@@ -139,7 +139,8 @@ final class Tools {
 
     private String console() throws Exception {
         String topic = topic("console", 1);
-        run("a:1,b:2\tk0|v0\nc:3\tk1|v1\nd:4\tk2|v2\n", "ConsoleProducer", "--bootstrap-server", bootstrap, "--topic", topic,
+        String lines = "a:1,b:2\tk0|v0\nc:3\tk1|v1\nd:4\tk2|v2\n";
+        run(lines, "ConsoleProducer", "--bootstrap-server", bootstrap, "--topic", topic,
                 "--reader-property", "parse.key=true", "--reader-property", "key.separator=|",
                 "--reader-property", "parse.headers=true");
         String[] print = {
@@ -161,7 +162,8 @@ final class Tools {
         String topic = topic("offsets", 1);
         produce(topic, 7);
         for (String[] row : new String[][] {{"-2", "0"}, {"-1", "7"}, {"earliest", "0"}, {"latest", "7"}}) {
-            String text = run("", "GetOffsetShell", "--bootstrap-server", bootstrap, "--topic", topic, "--time", row[0]);
+            String text =
+                    run("", "GetOffsetShell", "--bootstrap-server", bootstrap, "--topic", topic, "--time", row[0]);
             equal("time " + row[0], text.strip(), topic + ":0:" + row[1]);
         }
         String text = run("", "GetOffsetShell", "--bootstrap-server", bootstrap, "--topic", topic, "--time", "-3");
@@ -191,7 +193,8 @@ final class Tools {
         String topic = topic("log-dirs", 1);
         produce(topic, 20);
         String text = run("", "LogDirsCommand", "--bootstrap-server", bootstrap, "--describe", "--topic-list", topic);
-        Matcher size = Pattern.compile("\"partition\":\"" + Pattern.quote(topic) + "-0\",\"size\":(\\d+)").matcher(text);
+        String row = "\"partition\":\"" + Pattern.quote(topic) + "-0\",\"size\":(\\d+)";
+        Matcher size = Pattern.compile(row).matcher(text);
         if (!size.find() || Long.parseLong(size.group(1)) < 100) {
             throw new Wrong("no size of the partition: " + text.strip());
         }
@@ -208,7 +211,8 @@ final class Tools {
 
     private String apiVersions() throws Exception {
         String text = run("", "BrokerApiVersionsCommand", "--bootstrap-server", bootstrap);
-        contains("api versions", text, bootstrap, "Produce(0): 0 to ", "Fetch(1): ", "ApiVersions(18): ", "Metadata(3): ");
+        contains("api versions", text, bootstrap, "Produce(0): 0 to ", "Fetch(1): ", "ApiVersions(18): ",
+                "Metadata(3): ");
         return text.lines().filter(line -> line.contains("usable: ")).count() + " keys that the tool can use";
     }
 
