@@ -198,6 +198,22 @@ fn client_rule_32_a_batch_whose_crc_is_wrong_is_corrupt_and_retriable() {
 }
 
 #[test]
+fn client_rule_33_the_append_time_told_is_the_one_stored() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    client.create_topic("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let mut told = Vec::new();
+    broker.with_running_clock(|| {
+        for _ in 0..20 {
+            told.push(client.produce("stamped", 0, batch(&["a"])).log_append_time_ms);
+        }
+    });
+    let fetched = common::only_fetched(client.call(12, &common::fetch_request("stamped", 0, 0)));
+    let stored = common::fetched_batches(&fetched);
+    assert_eq!(told, stored.iter().map(|(header, _)| header.max_timestamp.0).collect::<Vec<_>>());
+}
+
+#[test]
 fn client_rule_33_log_append_time_is_stamped_and_told() {
     let broker = TestBroker::start();
     let mut client = broker.connect();

@@ -53,6 +53,25 @@ struct Entry {
     batch: ProducedBatch,
 }
 
+impl Entry {
+    fn place(&self) -> Place {
+        let header = &self.batch.header;
+        let stamp = match header.timestamp_type() {
+            TimestampType::LogAppendTime => header.max_timestamp,
+            TimestampType::CreateTime => Timestamp::NONE,
+        };
+        Place { request: self.request, slot: self.slot, stamp }
+    }
+}
+
+/// Where the answer to a batch goes, and the time that was stamped on it, if any was.
+#[derive(Clone, Copy)]
+struct Place {
+    request: usize,
+    slot: Slot,
+    stamp: Timestamp,
+}
+
 /// The place of a partition in the response.
 #[derive(Clone, Copy)]
 struct Slot {
@@ -227,22 +246,22 @@ impl ProduceRun {
         let mut entries = self.entries.into_iter().peekable();
         while let Some(first) = entries.next() {
             let partition = Arc::clone(&first.partition);
-            let mut places = vec![(first.request, first.slot)];
+            let mut places = vec![first.place()];
             let mut batches = vec![first.batch];
             while let Some(next) = entries.next_if(|next| Arc::ptr_eq(&next.partition, &partition)) {
-                places.push((next.request, next.slot));
+                places.push(next.place());
                 batches.push(next.batch);
             }
-            let awaited = places.iter().any(|&(request, _)| self.requests[request].acks == -1);
+            let awaited = places.iter().any(|&Place { request, .. }| self.requests[request].acks == -1);
             outcomes.clear();
             match partition.append(&batches, awaited, now, &mut outcomes, wakes) {
                 Ok(()) => {
-                    for (&(request, slot), outcome) in places.iter().zip(outcomes.drain(..)) {
-                        self.requests[request].take_outcome(slot, &partition, outcome, now);
+                    for (&place, outcome) in places.iter().zip(outcomes.drain(..)) {
+                        self.requests[place.request].take_outcome(place, &partition, outcome);
                     }
                 }
                 Err(unavailable) => {
-                    for &(request, slot) in &places {
+                    for &Place { request, slot, .. } in &places {
                         self.requests[request].fail(slot, &unavailable);
                     }
                 }
@@ -257,11 +276,8 @@ impl ParkedProduce {
         &mut self.response.responses[slot.topic].partition_responses[slot.partition]
     }
 
-    fn take_outcome(&mut self, slot: Slot, partition: &Arc<Partition>, outcome: Outcome, now: Timestamp) {
-        let log_append_time = match partition.config().message_timestamp_type {
-            TopicTimestamps::LogAppendTime => now,
-            TopicTimestamps::CreateTime => Timestamp::NONE,
-        };
+    fn take_outcome(&mut self, place: Place, partition: &Arc<Partition>, outcome: Outcome) {
+        let Place { slot, stamp: log_append_time, .. } = place;
         let log_start = partition.log_start();
         let answer = self.slot(slot);
         let required = match outcome {

@@ -11,7 +11,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -117,6 +117,21 @@ impl TestBroker {
     /// The broker's clock, which stands still unless a test moves it.
     pub fn now(&self) -> Timestamp {
         Timestamp(self.clock.load(Ordering::Relaxed))
+    }
+
+    /// Runs `work` while the clock, which stands still else, jumps ahead all the time.
+    pub fn with_running_clock(&self, work: impl FnOnce()) {
+        let running = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while running.load(Ordering::Relaxed) {
+                    self.clock.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            running.store(false, Ordering::Relaxed);
+            worked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
     }
 
     /// Shuts down cleanly and starts again on the same directory.
