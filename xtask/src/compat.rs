@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::mpsc;
@@ -14,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
 use crate::broker::{Broker, Process, Subject, free_address};
@@ -281,6 +283,7 @@ fn check(
         command.env("COMPAT_DATA", place.join("data"));
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
+    command.process_group(0);
     let mut process = Process(command.spawn().with_context(|| format!("{:?} does not start", command.get_program()))?);
     let mut input = process.0.stdin.take().context("no standard input")?;
     let output = process.0.stdout.take().context("no standard output")?;
@@ -305,7 +308,11 @@ fn check(
                 None => take(&(client.read)(&line), report),
             },
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => bail!("silent for {patience:?}: see {}", log.display()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                // What it started itself, too: cargo's tests outlive cargo.
+                kill_process_group(Pid::from_child(&process.0), Signal::KILL)?;
+                bail!("silent for {patience:?}: see {}", log.display());
+            }
         }
     }
     let status = process.0.wait()?;
