@@ -7,6 +7,7 @@
 //! Next: `ottla_replica` for what an append means, `flusher.rs` for who syncs, `waiters.rs` for who is woken.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -24,7 +25,7 @@ use ottla_metadata::config::TopicConfig;
 use ottla_records::ProducedBatch;
 use ottla_replica::{EpochRefusal, Outcome, Replica};
 use ottla_types::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     storage::Storage,
@@ -176,24 +177,6 @@ pub struct Extent {
     pub size: u64,
 }
 
-/// Takes the partition offline if the closure under the lock panics.
-struct OfflineOnPanic<'a> {
-    state: MutexGuard<'a, State>,
-    partition: &'a Partition,
-    armed: bool,
-}
-
-impl Drop for OfflineOnPanic<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            let why = "a bug stopped a change half-way; restart the broker to recover it";
-            *self.state = State::Offline(why.into(), self.state.checkpoint());
-            self.partition.gone.store(true, Ordering::Release);
-            self.partition.wake_all();
-        }
-    }
-}
-
 impl Partition {
     pub(crate) fn new(
         topic: TopicId,
@@ -260,10 +243,17 @@ impl Partition {
     /// Runs `work` on the replica, opening it first if nobody has. A panic in `work` takes the partition offline.
     fn with<R>(&self, work: impl FnOnce(&mut Replica) -> R) -> Result<R, Unavailable> {
         self.storage.check_alive()?;
-        let mut guard = OfflineOnPanic { state: self.state.lock(), partition: self, armed: true };
-        let result = self.open_in(&mut guard.state).map(work);
-        guard.armed = false;
-        result
+        let mut state = self.state.lock();
+        // After a panic nothing of the replica is used again but what it knew to be durable.
+        catch_unwind(AssertUnwindSafe(|| self.open_in(&mut state).map(work))).unwrap_or_else(|_| {
+            let why: Arc<str> = "a bug stopped a change half-way; restart the broker to recover it".into();
+            tracing::error!(topic = %self.topic_name, partition = %self.index, %why, "partition is offline");
+            *state = State::Offline(Arc::clone(&why), state.checkpoint());
+            self.gone.store(true, Ordering::Release);
+            drop(state);
+            self.wake_all();
+            Err(Unavailable::Offline(why))
+        })
     }
 
     fn open_in<'s>(&self, state: &'s mut State) -> Result<&'s mut Replica, Unavailable> {
