@@ -3,13 +3,13 @@
 //! A session remembers its partitions in the order they are to be served and what was last told of each, so that an
 //! answer holds only partitions with news. The cache is bounded (`max.incremental.fetch.session.cache.slots`): when it
 //! is full, an opening request takes the slot of the session unused for longest, if that was idle for two minutes, and
-//! is answered without a session otherwise, which is legal. Rules F1 to F3. Next: `api/fetch.rs`, the only user.
+//! is answered without a session otherwise, which is legal; the same where all sessions together would hold too much. Rules F1 to F3. Next: `api/fetch.rs`, the only user.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicI32, Ordering},
+        atomic::{AtomicI32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -74,11 +74,21 @@ pub(crate) struct Session {
     by_id: bool,
     /// In the order of service: what was just served goes to the back, so that nobody starves (client rule 43).
     pub(crate) wanted: Vec<Wanted>,
+    held: Held,
+}
+
+/// What one session holds of the memory for all of them; given back when dropped.
+struct Held {
+    total: Arc<AtomicUsize>,
+    max: usize,
+    bytes: usize,
 }
 
 /// All sessions of the broker.
 pub(crate) struct FetchSessions {
     slots_max: usize,
+    bytes_max: usize,
+    held: Arc<AtomicUsize>,
     next_id: AtomicI32,
     slots: Mutex<HashMap<i32, Slot>>,
 }
@@ -89,13 +99,19 @@ struct Slot {
 }
 
 impl FetchSessions {
-    pub(crate) fn new(slots_max: usize) -> FetchSessions {
-        FetchSessions { slots_max, next_id: AtomicI32::new(1), slots: Mutex::default() }
+    /// At most so many sessions, that hold so many bytes together.
+    pub(crate) fn new(slots_max: usize, bytes_max: usize) -> FetchSessions {
+        let held = Arc::default();
+        FetchSessions { slots_max, bytes_max, held, next_id: AtomicI32::new(1), slots: Mutex::default() }
     }
 
-    /// Opens a session over `wanted`, or `None` if every slot is in use.
+    /// Opens a session over `wanted`, or `None` if every slot is in use or there is no memory for it.
     pub(crate) fn open(&self, wanted: Vec<Wanted>, by_id: bool, now: Instant) -> Option<Arc<Mutex<Session>>> {
         if wanted.is_empty() {
+            return None;
+        }
+        let mut held = Held { total: Arc::clone(&self.held), max: self.bytes_max, bytes: 0 };
+        if !held.set(bytes_of(&wanted)) {
             return None;
         }
         let mut slots = self.slots.lock();
@@ -112,7 +128,7 @@ impl FetchSessions {
                 break id;
             }
         };
-        let session = Arc::new(Mutex::new(Session { id, next_epoch: 1, by_id, wanted }));
+        let session = Arc::new(Mutex::new(Session { id, next_epoch: 1, by_id, wanted, held }));
         slots.insert(id, Slot { session: Arc::clone(&session), used: now });
         Some(session)
     }
@@ -148,11 +164,44 @@ impl FetchSessions {
     }
 }
 
+/// About what partitions take in memory, the name of the topic counted with each.
+fn bytes_of(wanted: &[Wanted]) -> usize {
+    let name = |wanted: &Wanted| match &wanted.topic {
+        TopicKey::Id(_) => 0,
+        TopicKey::Name(name) => name.len(),
+    };
+    wanted.iter().map(|wanted| size_of::<Wanted>() + name(wanted)).sum()
+}
+
+impl Held {
+    /// Makes it `bytes`; false if that is more than there is room for.
+    fn set(&mut self, bytes: usize) -> bool {
+        if bytes > self.bytes {
+            let before = self.total.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+            if before + (bytes - self.bytes) > self.max {
+                self.total.fetch_sub(bytes - self.bytes, Ordering::Relaxed);
+                return false;
+            }
+        } else {
+            self.total.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 impl Session {
-    /// Adds partitions or takes their new positions; keeps the order of service.
-    pub(crate) fn update(&mut self, wanted: Vec<Wanted>) {
+    /// Adds partitions or takes their new positions; keeps the order of service. False if there is no memory for them:
+    /// then the session is of no use any more.
+    pub(crate) fn update(&mut self, wanted: Vec<Wanted>) -> bool {
         if wanted.is_empty() {
-            return;
+            return true;
         }
         let places: HashMap<(TopicKey, PartitionIndex), usize> =
             self.wanted.iter().enumerate().map(|(place, w)| ((w.topic.clone(), w.index), place)).collect();
@@ -165,11 +214,16 @@ impl Session {
                 None => self.wanted.push(new),
             }
         }
+        self.held.set(bytes_of(&self.wanted))
     }
 
     /// Drops partitions the client no longer wants.
-    pub(crate) fn forget(&mut self, topic: &TopicKey, indexes: &[i32]) {
-        self.wanted.retain(|w| w.topic != *topic || !indexes.contains(&w.index.0));
+    pub(crate) fn forget(&mut self, unwanted: &HashSet<(TopicKey, PartitionIndex)>) {
+        if unwanted.is_empty() {
+            return;
+        }
+        self.wanted.retain(|w| !unwanted.contains(&(w.topic.clone(), w.index)));
+        self.held.set(bytes_of(&self.wanted));
     }
 
     /// Puts the partitions that were just served behind those that were not.
@@ -179,5 +233,39 @@ impl Session {
             std::mem::take(&mut self.wanted).into_iter().partition(|_| flags.next().unwrap_or(false));
         self.wanted = front;
         self.wanted.extend(back);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(from: i32, count: i32) -> Vec<Wanted> {
+        let one = |index| Wanted {
+            topic: TopicKey::Name("t".into()),
+            index: PartitionIndex(index),
+            from: Offset::ZERO,
+            current_epoch: LeaderEpoch::NONE,
+            last_fetched_epoch: LeaderEpoch::NONE,
+            max_bytes: 0,
+            partition: None,
+            told: Told::NOTHING,
+            seen: Offset::ZERO,
+            answered: false,
+        };
+        (from..from + count).map(one).collect()
+    }
+
+    #[tokio::test]
+    async fn sessions_hold_no_more_than_they_may_together() {
+        let now = Instant::now();
+        let sessions = FetchSessions::new(100, bytes_of(&wanted(0, 10)));
+        let first = sessions.open(wanted(0, 6), false, now).expect("room for ten");
+        assert!(sessions.open(wanted(0, 5), false, now).is_none());
+        assert!(first.lock().update(wanted(0, 10)), "six of them are there already");
+        assert!(!first.lock().update(wanted(10, 1)));
+        sessions.close(first.lock().id);
+        drop(first);
+        assert!(sessions.open(wanted(0, 10), false, now).is_some(), "what went is given back");
     }
 }

@@ -24,6 +24,8 @@ use tokio::{
 
 use crate::{budget::MemoryBudget, connection::Connection, fetch_sessions::FetchSessions, outbox::ColdReads};
 
+/// Sessions may hold this part of what requests may.
+const SESSIONS_SHARE: usize = 4;
 /// How long clients get to take the answers they are owed when the broker stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pending connections the kernel may hold for us.
@@ -152,7 +154,7 @@ impl Broker {
         Arc::new(Broker {
             memory: MemoryBudget::new(options.memory_bytes),
             cold_reads: ColdReads::new(),
-            sessions: FetchSessions::new(options.fetch_sessions_max),
+            sessions: FetchSessions::new(options.fetch_sessions_max, options.memory_bytes / SESSIONS_SHARE),
             stopping: watch::Sender::new(false),
             started: Instant::now(),
             connections: Mutex::default(),

@@ -97,13 +97,19 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Park
             Err(code) => Source::Refused(code),
             Ok(session) => {
                 let mut state = session.lock();
-                for topic in request.forgotten_topics_data {
+                let unwanted = request.forgotten_topics_data.into_iter().flat_map(|topic| {
                     let key = topic_key(by_id, topic.topic_id, &topic.topic);
-                    state.forget(&key, &topic.partitions);
-                }
-                state.update(wanted);
+                    topic.partitions.into_iter().map(move |index| (key.clone(), PartitionIndex(index)))
+                });
+                state.forget(&unwanted.collect());
+                let fits = state.update(wanted);
                 drop(state);
-                Source::Resumed(session)
+                if fits {
+                    Source::Resumed(session)
+                } else {
+                    sessions.close(id);
+                    Source::Refused(ErrorCode::FetchSessionIdNotFound)
+                }
             }
         },
     };
