@@ -23,6 +23,9 @@ const QUICK_ROUNDS: u64 = 4;
 /// Rounds between two checkpoints, if nobody asks for one earlier, and between syncs that nobody waits for.
 const CHECKPOINT_ROUNDS: u64 = 5;
 
+/// Commands that may wait. What comes on top is dropped: clients ask again.
+const COMMANDS_MAX: usize = 64;
+
 pub(crate) struct Housekeeper {
     shared: Arc<Shared>,
 }
@@ -56,7 +59,7 @@ impl Housekeeper {
     pub(crate) fn submit_soon(&self, command: Command) {
         let mut inbox = self.shared.inbox.lock();
         // The same topic is asked for by every client that waits for it.
-        if !inbox.commands.contains(&command) {
+        if inbox.commands.len() < COMMANDS_MAX && !inbox.commands.contains(&command) {
             inbox.commands.push(command);
             self.shared.called.notify_one();
         }

@@ -129,7 +129,7 @@ impl DirectoryLock {
     /// Creates the directory if it is not there, and locks it for this process.
     pub fn take(dir: &Path) -> Result<DirectoryLock, LockError> {
         let failed = |error| LockError::Io { dir: dir.to_owned(), error };
-        std::fs::create_dir_all(dir).map_err(failed)?;
+        create_durably(dir).map_err(failed)?;
         let file = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(DirectoryLock { _file: file }),
@@ -137,6 +137,25 @@ impl DirectoryLock {
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
+}
+
+/// Creates a directory and those above it that are missing, each with its name in the one above safe from a power cut:
+/// what is synced in it later would be lost with any of them.
+fn create_durably(dir: &Path) -> io::Result<()> {
+    if dir.try_exists()? {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_durably(parent)?;
+    match std::fs::create_dir(dir) {
+        // Another process was faster; which of the two gets the directory the lock decides.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        created => created?,
+    }
+    File::open(parent)?.sync_all()
 }
 
 impl Node {
@@ -164,6 +183,11 @@ impl Node {
         let now = clock();
         let (log, image) =
             MetadataLog::open(Arc::clone(&disk), dir.join(METADATA_DIR), checkpoints.of_metadata(), now)?;
+        // Before anything is written: a directory put together from two has to be left as it was found.
+        let known = image.cluster_id().map(|id| id.to_string());
+        if identity.as_ref().is_some_and(|identity| Some(&identity.cluster_id) != known.as_ref()) {
+            return Err(OpenNodeError::WrongCluster);
+        }
         // The proof names the registration it belongs to, so that an old one proves nothing (rule L6).
         let proof = checkpoint::take_clean_proof(&*disk, &dir).map_err(io_error)?;
         let registered = image.broker(id).map(|broker| broker.epoch);
@@ -184,7 +208,6 @@ impl Node {
         };
         let cluster_id = controller.image().cluster_id().map(|id| id.to_string()).unwrap_or_default();
         let identity = match identity {
-            Some(identity) if identity.cluster_id != cluster_id => return Err(OpenNodeError::WrongCluster),
             Some(identity) => identity,
             None => {
                 let identity = Identity { cluster_id, node_id: id, directory_id };

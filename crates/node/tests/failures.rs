@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,10 +13,11 @@ use std::{
 };
 
 use common::{
-    append, batch, batch_at, create, eventually, open, open_with, partition, produce, read_all, wait_acknowledged,
+    append, batch, batch_at, create, eventually, open, open_on, open_with, partition, produce, read_all, try_open_on,
+    wait_acknowledged,
 };
-use ottla_log::{AppendError, Disk, SimDisk};
-use ottla_node::{Partition, Unavailable};
+use ottla_log::{AppendError, Disk, DiskFile, SimDisk, Space};
+use ottla_node::{OpenNodeError, Partition, Unavailable};
 use ottla_replica::Outcome;
 use ottla_types::{Offset, Timestamp};
 
@@ -138,6 +140,78 @@ fn a_log_that_cannot_be_opened_now_can_be_opened_later() {
     disk.restart();
     produce(&opened, "a");
     assert_eq!(read_all(&opened), [(Offset(0), "a".into())]);
+}
+
+/// A disk on which creating a segment meets a bug.
+#[derive(Debug)]
+struct Buggy(SimDisk);
+
+impl Disk for Buggy {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.open(path)
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        assert!(!path.starts_with("/data/topics") || !path.ends_with("00000000000000000000.log"), "a bug");
+        self.0.create(path)
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir_all(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.remove_dir_all(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.0.list(path)
+    }
+    fn file_len(&self, path: &Path) -> io::Result<u64> {
+        self.0.file_len(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.sync_dir(path)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.0.exists(path)
+    }
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.0.space(path)
+    }
+}
+
+#[test]
+fn a_panic_under_the_lock_takes_the_partition_offline_and_nothing_else() {
+    let disk = SimDisk::new(9);
+    let sound = open(&disk);
+    create(&sound, "t", 2, &[]);
+    produce(&partition(&sound, "t", 0), "a");
+    sound.shut_down().unwrap();
+    let node = open_on(Arc::new(Buggy(disk.clone())), 1000, &[]);
+    let woken = Arc::new(Woken::default());
+    let broken = partition(&node, "t", 1);
+    assert!(broken.wait_for(Offset(1), &Arc::clone(&woken).into()));
+    assert!(matches!(append(&broken, &batch("x")), Err(Unavailable::Offline(_))));
+    assert!(woken.0.load(Ordering::Relaxed), "nobody waits for what will not come");
+    assert!(matches!(append(&broken, &batch("x")), Err(Unavailable::Offline(_))));
+    assert_eq!(produce(&partition(&node, "t", 0), "b"), Offset(1));
+}
+
+#[test]
+fn l7_a_directory_without_its_metadata_is_refused_and_left_as_it_is() {
+    let disk = SimDisk::new(10);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    node.shut_down().unwrap();
+    disk.remove_dir_all(Path::new("/data/metadata")).unwrap();
+    disk.remove(Path::new(CHECKPOINT)).unwrap();
+    let opened = try_open_on(Arc::new(disk.clone()), 1000, &[]);
+    assert!(matches!(opened, Err(OpenNodeError::WrongCluster)));
+    assert!(disk.exists(Path::new("/data/clean-shutdown")).unwrap(), "a backup put back is as clean as it was");
+    assert_eq!(disk.list(Path::new("/data/metadata")).unwrap(), Vec::<String>::new());
 }
 
 #[test]

@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ottla_log::SimDisk;
+use ottla_log::{Disk, SimDisk};
 use ottla_metadata::{Command, NewTopic, Reply, config::Settings};
-use ottla_node::{Node, NodeConfig, Partition, ReadRequest, Unavailable, Wakes};
+use ottla_node::{Node, NodeConfig, OpenNodeError, Partition, ReadRequest, Unavailable, Wakes};
 use ottla_records::{BatchBuilder, BatchHeader, Compression, Decompress, ProducedBatch};
 use ottla_replica::Outcome;
 use ottla_types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp};
@@ -27,10 +27,19 @@ pub fn open(disk: &SimDisk) -> Arc<Node> {
 }
 
 pub fn open_with(disk: &SimDisk, configs: &[(&str, &str)]) -> Arc<Node> {
+    open_on(Arc::new(disk.clone()), disk.stats().syncs, configs)
+}
+
+/// Opens on any disk; `drawn` has to be another number at each start.
+pub fn open_on(disk: Arc<dyn Disk>, drawn: u64, configs: &[(&str, &str)]) -> Arc<Node> {
+    try_open_on(disk, drawn, configs).unwrap()
+}
+
+/// The same, which may be refused.
+pub fn try_open_on(disk: Arc<dyn Disk>, mut drawn: u64, configs: &[(&str, &str)]) -> Result<Arc<Node>, OpenNodeError> {
     let configs = configs.iter().map(|(key, value)| (key.to_string(), value.to_string()));
-    let mut drawn = disk.stats().syncs;
     Node::open(NodeConfig {
-        disk: Arc::new(disk.clone()),
+        disk,
         dir: PathBuf::from("/data"),
         node_id: None,
         rack: None,
@@ -42,7 +51,6 @@ pub fn open_with(disk: &SimDisk, configs: &[(&str, &str)]) -> Arc<Node> {
             (u128::from(drawn) << 64 | 0x4242).to_be_bytes()
         }),
     })
-    .unwrap()
 }
 
 pub fn create(node: &Node, name: &str, partitions: i32, configs: &[(&str, &str)]) {
