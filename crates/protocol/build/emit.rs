@@ -132,7 +132,7 @@ impl Context<'_> {
         let tagged: Vec<&Field> = each.fields.iter().filter(|field| field.tag.is_some()).collect();
         let visibility = if top { "pub " } else { "" };
         if top {
-            writeln!(text, "/// Reads the message, which must end where the frame ends.")?;
+            writeln!(text, "/// Reads the message; bytes behind it are left in the reader.")?;
         }
         let used = self.version_matters(each, top);
         let version = if used { "version" } else { "_version" };
@@ -176,9 +176,6 @@ impl Context<'_> {
                 writeln!(text, "_ => return Ok(false), }} Ok(true) }})?;")?;
             }
             writeln!(text, "}}")?;
-        }
-        if top {
-            writeln!(text, "r.finish()?;")?;
         }
         let names: Vec<String> = each.fields.iter().map(ident).collect();
         writeln!(text, "Ok({} {{ {} }})\n}}\n", each.name, names.join(", "))

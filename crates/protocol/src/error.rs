@@ -44,7 +44,7 @@ pub enum DecodeError {
     /// The key is not one this crate knows.
     #[error("{0} is not an API key")]
     UnknownApiKey(i16),
-    /// Bytes are left where the message or a tagged field must end.
+    /// Bytes are left where a tagged field must end.
     #[error("{0} bytes follow the end of the message")]
     TrailingBytes(usize),
 }

@@ -13,7 +13,8 @@ pub trait Message: Clone + Debug + Default + PartialEq {
     /// The API it belongs to.
     const API: ApiKey;
 
-    /// Reads the body of `version`, which must end where the frame ends.
+    /// Reads the body of `version`. Bytes behind it are left in the reader and are no error, as with Kafka: librdkafka
+    /// 2.16 sends three of them behind a Metadata request for all topics.
     fn decode(reader: &mut Reader, version: i16) -> Result<Self, DecodeError>;
 
     /// Writes the body of `version`. After an error `out` holds part of it.
