@@ -184,7 +184,6 @@ impl Partition {
         index: PartitionIndex,
         leader_epoch: LeaderEpoch,
         config: TopicConfig,
-        segment_limit: Option<u64>,
         storage: Arc<Storage>,
         checkpoint: Option<Checkpoint>,
     ) -> Partition {
@@ -194,7 +193,7 @@ impl Partition {
             index,
             storage,
             config: ArcSwap::from_pointee(config),
-            segment_limit: AtomicU64::new(segment_limit.unwrap_or(u64::MAX)),
+            segment_limit: AtomicU64::new(u64::MAX),
             leader_epoch: AtomicI32::new(leader_epoch.0),
             state: Mutex::new(State::Closed(checkpoint)),
             reader: OnceLock::new(),
