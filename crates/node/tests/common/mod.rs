@@ -2,6 +2,7 @@
 
 // Shared by several test programs, none of which uses all of it.
 #![allow(unreachable_pub, dead_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::{
     path::PathBuf,
