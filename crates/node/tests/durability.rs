@@ -1,5 +1,7 @@
 //! What a node promises of its disk: nothing acknowledged is lost, a failed sync is final, a full disk is not.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What one failure may not grow into: damage into loss, a full disk into a dead one, a moment into for good.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::{
