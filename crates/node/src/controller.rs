@@ -160,9 +160,6 @@ impl Controller {
             let limit = retention::early_roll_bytes(&config, disk_bytes, described.partitions.len());
             let known = topics.with_id(id).cloned();
             let mut partitions = known.as_ref().map(|topic| topic.partitions.clone()).unwrap_or_default();
-            for partition in &partitions {
-                partition.set_config(config, limit);
-            }
             let name = known.map_or_else(|| Arc::clone(&described.name), |topic| Arc::clone(&topic.name));
             for (index, new) in (0i32..).zip(&described.partitions).skip(partitions.len()) {
                 let index = PartitionIndex(index);
@@ -172,11 +169,11 @@ impl Controller {
                     index,
                     new.leader_epoch,
                     config,
-                    limit,
                     Arc::clone(&self.storage),
                     checkpoints.of(id, index),
                 )));
             }
+            partitions.iter().for_each(|partition| partition.set_config(config, limit));
             topics.insert(Arc::new(Topic { id, name, partitions }));
         }
         self.topics.store(Arc::new(topics));
