@@ -170,10 +170,10 @@ impl Rust<'_> {
             "todo" | "unimplemented" | "dbg" if is_macro => {
                 say(format!("`{name}!` is for the desk: finish it, or take it out"));
             }
-            "unwrap" | "expect" if called && before.is_some_and(|token| is_punct(token, '.')) => {
-                if !tests && !self.scripts {
-                    say(format!("`.{name}()` outside tests: return an error, or make the case impossible by a type"));
-                }
+            "unwrap" | "expect"
+                if called && !tests && !self.scripts && before.is_some_and(|token| is_punct(token, '.')) =>
+            {
+                say(format!("`.{name}()` outside tests: return an error, or make the case impossible by a type"));
             }
             "sleep" if called && tests => say("a test that sleeps is slow or flaky: wait for the event itself".into()),
             "unsafe" => self.unsafe_code(line, &mut say),
