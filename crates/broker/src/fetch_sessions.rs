@@ -3,7 +3,8 @@
 //! A session remembers its partitions in the order they are to be served and what was last told of each, so that an
 //! answer holds only partitions with news. The cache is bounded (`max.incremental.fetch.session.cache.slots`): when it
 //! is full, an opening request takes the slot of the session unused for longest, if that was idle for two minutes, and
-//! is answered without a session otherwise, which is legal; the same where all sessions together would hold too much. Rules F1 to F3. Next: `api/fetch.rs`, the only user.
+//! is answered without a session otherwise, which is legal; the same where all sessions together would hold too much.
+//! Rules F1 to F3. Next: `api/fetch.rs`, the only user.
 
 use std::{
     collections::{HashMap, HashSet},

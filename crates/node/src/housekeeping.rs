@@ -1,8 +1,8 @@
 //! The regular work of a node, on one thread: retention, checkpoints, expiry, closing idle files, the scrub; and topics
 //! that clients had created by asking for them.
 //!
-//! A round a second (budgets are looked at more often), each a walk over the partitions that costs next to nothing for those nobody opened. What is not
-//! here: what retention decides (`retention.rs`), what a checkpoint holds (`checkpoint.rs`).
+//! A round a second (budgets are looked at more often), each a walk over the partitions that costs next to nothing for
+//! those nobody opened. What is not here: what retention decides (`retention.rs`), what a checkpoint holds (`checkpoint.rs`).
 
 use std::{
     io,
