@@ -124,25 +124,25 @@ fn by_topic_size(partitions: &[Vec<SegmentInfo>], limits: &Limits, doomed: &mut 
     }
 }
 
-/// Applies the limits of `topic` to its partitions on this broker.
+/// Applies the limits of `topic` to its partitions on this broker; the first failure, if not all could be done.
 pub(crate) fn enforce(topic: &Topic, disk_bytes: u64, now: Timestamp) -> Result<(), Unavailable> {
     let Some(first) = topic.partitions.first() else { return Ok(()) };
     let limits = Limits::of(&first.config(), disk_bytes);
     if limits == Limits::default() {
         return Ok(());
     }
-    let segments = topic.partitions.iter().map(|p| p.segments()).collect::<Result<Vec<_>, _>>()?;
+    // One that is offline keeps what it has, and keeps nobody else from going on; so does one that finds no room to roll.
+    let segments: Vec<_> = topic.partitions.iter().map(|partition| partition.segments().unwrap_or_default()).collect();
+    let mut outcome = Ok(());
     for (partition, action) in topic.partitions.iter().zip(plan(&segments, &limits, now)) {
-        match action {
-            None => {}
-            Some(Action::TrimTo(end)) => partition.trim(end)?,
-            Some(Action::RollAndTrimTo(end)) => {
-                partition.roll()?;
-                partition.trim(end)?;
-            }
-        }
+        let done = match action {
+            None => Ok(()),
+            Some(Action::TrimTo(end)) => partition.trim(end),
+            Some(Action::RollAndTrimTo(end)) => partition.roll().and_then(|()| partition.trim(end)),
+        };
+        outcome = outcome.and(done);
     }
-    Ok(())
+    outcome
 }
 
 /// The bytes at which a partition of the topic should close its active segment so that the topic's limit can be held

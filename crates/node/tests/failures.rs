@@ -203,6 +203,19 @@ fn a_panic_under_the_lock_takes_the_partition_offline_and_nothing_else() {
 }
 
 #[test]
+fn retention_goes_on_beside_a_partition_that_is_offline() {
+    let disk = SimDisk::new(11);
+    let sound = open(&disk);
+    create(&sound, "t", 2, &[]);
+    append(&partition(&sound, "t", 1), &batch_at(Timestamp(1), "old")).unwrap();
+    sound.shut_down().unwrap();
+    let node = open_on(Arc::new(Buggy(disk.clone())), 1000, &[("log.retention.check.interval.ms", "1")]);
+    assert!(matches!(append(&partition(&node, "t", 0), &batch("x")), Err(Unavailable::Offline(_))));
+    let beside = partition(&node, "t", 1);
+    eventually("retention", || beside.extent().unwrap().log_start == Offset(1));
+}
+
+#[test]
 fn l7_a_directory_without_its_metadata_is_refused_and_left_as_it_is() {
     let disk = SimDisk::new(10);
     let node = open(&disk);
