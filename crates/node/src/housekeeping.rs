@@ -2,7 +2,8 @@
 //! that clients had created by asking for them.
 //!
 //! A round a second (budgets are looked at more often), each a walk over the partitions that costs next to nothing for
-//! those nobody opened. What is not here: what retention decides (`retention.rs`), what a checkpoint holds (`checkpoint.rs`).
+//! those nobody opened. What is not here: what retention decides (`retention.rs`), what a checkpoint holds
+//! (`checkpoint.rs`).
 
 use std::{
     io,
