@@ -131,7 +131,7 @@ pub(crate) fn enforce(topic: &Topic, disk_bytes: u64, now: Timestamp) -> Result<
     if limits == Limits::default() {
         return Ok(());
     }
-    // One that is offline keeps what it has, and keeps nobody else from going on; so does one that finds no room to roll.
+    // One that is offline, or finds no room to roll, keeps what it has and keeps nobody else from going on.
     let segments: Vec<_> = topic.partitions.iter().map(|partition| partition.segments().unwrap_or_default()).collect();
     let mut outcome = Ok(());
     for (partition, action) in topic.partitions.iter().zip(plan(&segments, &limits, now)) {
