@@ -7,7 +7,11 @@
 //! What is not here: what a sync covers (`ottla_log::SyncPlan`) and what its failure means (`partition.rs`).
 
 use std::{
-    sync::Arc,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -90,27 +94,27 @@ impl Flusher {
 /// Syncs each partition and publishes the outcome of all at once.
 fn sync_all(round: &[Arc<Partition>]) {
     let plans: Vec<_> = round.iter().map(|partition| partition.begin_sync()).collect();
-    let results: Vec<Option<Result<Synced, SyncError>>> = if plans.iter().flatten().count() <= 1 {
-        plans.iter().map(|plan| plan.as_ref().map(|plan| plan.run())).collect()
-    } else {
-        let chunk = plans.len().div_ceil(SYNC_THREADS_MAX);
-        thread::scope(|scope| {
-            let workers: Vec<_> = plans
-                .chunks(chunk)
-                .map(|plans| {
-                    let work = move || plans.iter().map(|plan| plan.as_ref().map(|plan| plan.run())).collect();
-                    (plans.len(), scope.spawn(work))
-                })
-                .collect();
-            workers
-                .into_iter()
-                .flat_map(|(len, worker)| {
-                    // A sync that panicked told us nothing, which is the same as a sync that failed.
-                    worker.join().unwrap_or_else(|_| (0..len).map(|_| Some(Err(SyncError::lost()))).collect::<Vec<_>>())
-                })
-                .collect()
-        })
+    let results: Vec<OnceLock<Result<Synced, SyncError>>> = plans.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((plan, result)) = {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            plans.get(number).zip(results.get(number))
+        } {
+            let Some(plan) = plan else { continue };
+            // A sync that panicked told us nothing, which is the same as a sync that failed.
+            let outcome = catch_unwind(AssertUnwindSafe(|| plan.run())).unwrap_or_else(|_| Err(SyncError::lost()));
+            let _ = result.set(outcome);
+        }
     };
+    thread::scope(|scope| {
+        for _ in 1..plans.len().min(SYNC_THREADS_MAX) {
+            // Where no thread can be had this one does all the work.
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let results = results.into_iter().map(OnceLock::into_inner);
     let mut wakes = Wakes::default();
     for ((partition, plan), result) in round.iter().zip(plans).zip(results) {
         if let (Some(plan), Some(result)) = (plan, result) {

@@ -78,6 +78,7 @@ impl Shared {
         let mut round = 0u64;
         let mut last_retention = Instant::now();
         let mut scrub = Scrub::default();
+        let mut checkpointed = None;
         loop {
             let commands = {
                 let mut inbox = self.inbox.lock();
@@ -110,7 +111,7 @@ impl Shared {
             if full {
                 last_retention = Instant::now();
             }
-            self.keep_house(round / QUICK_ROUNDS, full);
+            self.keep_house(round / QUICK_ROUNDS, full, &mut checkpointed);
             scrub.step(&self.controller.topics());
         }
     }
@@ -126,7 +127,7 @@ impl Shared {
     }
 
     /// One round. `full` also looks at topics whose limits are only checked at `log.retention.check.interval.ms`.
-    fn keep_house(&self, round: u64, full: bool) {
+    fn keep_house(&self, round: u64, full: bool, checkpointed: &mut Option<u32>) {
         self.storage.measure_room();
         let now = self.storage.now();
         let topics = self.controller.topics();
@@ -145,8 +146,8 @@ impl Shared {
         }
         self.storage.remove_discarded(now);
         if self.storage.take_checkpoint_wanted() || regular {
-            let metadata = self.controller.checkpoint();
-            if let Err(error) = checkpoint::store(&**self.storage.disk(), self.storage.root(), &topics, metadata) {
+            let (disk, metadata) = (&**self.storage.disk(), self.controller.checkpoint());
+            if let Err(error) = checkpoint::store(disk, self.storage.root(), &topics, &metadata, checkpointed) {
                 // The old one still holds: recovery reads more than it must, and nothing is lost.
                 tracing::warn!(%error, "the checkpoint could not be written");
             }

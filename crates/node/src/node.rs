@@ -329,7 +329,8 @@ impl Node {
         // Every log is closed even if one can't be: the more is synced, the less there is to recover.
         let closed = topics.partitions().map(|partition| partition.close()).fold(true, |all, one| all & one);
         let closed = self.controller.close() && closed && !self.storage.has_failed();
-        checkpoint::store(&**self.storage.disk(), self.storage.root(), &topics, self.controller.checkpoint())?;
+        let metadata = self.controller.checkpoint();
+        checkpoint::store(&**self.storage.disk(), self.storage.root(), &topics, &metadata, &mut None)?;
         if !closed {
             return Err(io::Error::other("not everything could be synced; the next start recovers every log"));
         }

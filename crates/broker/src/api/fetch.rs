@@ -7,7 +7,7 @@
 //!
 //! Next: `fetch_sessions.rs`, `ottla_node::Partition::read`.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{collections::HashSet, sync::Arc, task::Waker, time::Duration};
 
 use ottla_log::FileRegion;
 use ottla_node::{ReadRefusal, ReadRequest, Topics, Unavailable};
@@ -37,6 +37,8 @@ const TOPIC_ID_VERSION: i16 = 13;
 /// First version whose answer can name the leader and its address (KIP-951).
 const LEADER_HINT_VERSION: i16 = 16;
 const READ_COMMITTED: i8 = 1;
+/// Partitions in a request from which it is worth looking for some named twice.
+const DUPLICATES_SOUGHT_FROM: usize = 1000;
 
 /// A fetch that is answered by its first or a later [`ParkedFetch::poll`].
 pub(crate) struct ParkedFetch {
@@ -151,6 +153,12 @@ fn wanted(topics: Vec<FetchTopic>, by_id: bool, known: &Topics) -> Vec<Wanted> {
             seen: Offset(-1),
             answered: false,
         }));
+    }
+    if wanted.len() >= DUPLICATES_SOUGHT_FROM {
+        // What a request names twice it gets once: a small frame must not hold memory by repeating itself.
+        let mut seen = HashSet::with_capacity(wanted.len());
+        wanted.retain(|wanted| seen.insert((wanted.topic.clone(), wanted.index)));
+        wanted.shrink_to_fit();
     }
     wanted
 }
