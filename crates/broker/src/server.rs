@@ -115,12 +115,22 @@ struct Connections {
 
 /// A listener could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}: {}", explain(source))]
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
     /// What the system said.
     pub source: io::Error,
+}
+
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there; stop it, or choose another with --listen".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another with --listen".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Listeners that are bound but not served yet.

@@ -23,8 +23,9 @@ use crate::{
     segment::Segment,
 };
 
-/// The most bytes the records of one batch may have when they are looked through for a timestamp.
-const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+/// The most bytes the records of one batch may have when they are looked through for a timestamp. A batch that becomes
+/// more is known by its header alone: a consumer that begins there reads earlier than it asked, and misses nothing.
+const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 
 /// Reads a log while it is written. Cheap to clone, and every clone sees the same.
 #[derive(Clone, Debug)]
@@ -224,7 +225,11 @@ impl LogReader {
                 largest = largest.max(header.max_timestamp);
                 continue;
             }
-            for record in self.records(segment, position, &header)? {
+            let Some(records) = self.records(segment, position, &header)? else {
+                largest = largest.max(header.max_timestamp);
+                continue;
+            };
+            for record in records {
                 let record = record.map_err(|error| damaged(segment, position, &error))?;
                 if record.offset >= start {
                     largest = largest.max(record.timestamp);
@@ -247,7 +252,11 @@ impl LogReader {
             if !wanted(&header, header.base_offset, None) {
                 continue;
             }
-            for record in self.records(segment, position, &header)? {
+            let Some(records) = self.records(segment, position, &header)? else {
+                let offset = header.base_offset.max(self.start_offset());
+                return Ok(Some((offset, header.base_timestamp, header.leader_epoch)));
+            };
+            for record in records {
                 let record = record.map_err(|error| damaged(segment, position, &error))?;
                 if wanted(&header, record.offset, Some(record.timestamp)) {
                     return Ok(Some((record.offset, record.timestamp, header.leader_epoch)));
@@ -257,11 +266,16 @@ impl LogReader {
         Ok(None)
     }
 
-    fn records(&self, segment: &Segment, position: u64, header: &BatchHeader) -> Result<RecordIter, ReadError> {
+    /// The records of a batch; `None` if they are too large to look into.
+    fn records(&self, segment: &Segment, position: u64, header: &BatchHeader) -> Result<Option<RecordIter>, ReadError> {
         let file = segment.log_file(&self.shared.files)?;
         let batch = FileRegion { file, position, len: header.size() as u64 }.read()?;
         let limits = Decompress { max_bytes: DECOMPRESSED_BYTES_MAX };
-        records(header, &batch, limits).map_err(|error| damaged(segment, position, &error))
+        match records(header, &batch, limits) {
+            Ok(records) => Ok(Some(records)),
+            Err(BatchError::DecompressedTooLarge { .. }) => Ok(None),
+            Err(error) => Err(damaged(segment, position, &error)),
+        }
     }
 
     /// Whole batches from the one that holds `from` on, up to `upto`.

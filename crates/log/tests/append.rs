@@ -6,7 +6,7 @@ mod common;
 
 use common::*;
 use ottla_log::{AppendError, Log, LogConfig, OsDisk, ReadError, SimDisk};
-use ottla_records::{BatchHeader, Compression};
+use ottla_records::{BatchBuilder, BatchHeader, Compression};
 use ottla_types::{LeaderEpoch, Offset, Timestamp};
 
 #[test]
@@ -123,6 +123,19 @@ fn timestamps_are_found_inside_compressed_batches() {
         assert_eq!(found, Some((Offset(67), Timestamp(2017), LeaderEpoch(0))), "{codec}");
         check_indexes(&log);
     }
+}
+
+#[test]
+fn a_batch_too_large_to_look_into_is_found_by_its_first_record() {
+    let config = LogConfig { segment_bytes: 1 << 30, ..small() };
+    let (mut log, _) = open(&SimDisk::new(1), config, None);
+    append(&mut log, batch_at(1000, 1, 10));
+    let mut bomb = BatchBuilder::new(Compression::Zstd, None);
+    bomb.push(Timestamp(2000), None, Some(&vec![0; 80 << 20]), &[]).unwrap();
+    bomb.push(Timestamp(3000), None, Some(b"last"), &[]).unwrap();
+    append(&mut log, stored(bomb));
+    let found = log.reader().find_by_timestamp(Timestamp(2500), log.end()).unwrap();
+    assert_eq!(found, Some((Offset(1), Timestamp(2000), LeaderEpoch(0))), "earlier than asked for, and never later");
 }
 
 #[test]
