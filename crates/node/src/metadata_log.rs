@@ -18,8 +18,10 @@ const SNAPSHOT_MAGIC: [u8; 4] = *b"OMSN";
 const SNAPSHOT_VERSION: u16 = 1;
 const SNAPSHOT_ENDING: &str = ".snapshot";
 /// Log bytes after which a snapshot is worth its writing.
-const SNAPSHOT_AFTER_BYTES: u64 = 8 << 20;
-const SEGMENT_BYTES: u64 = 16 << 20;
+const SNAPSHOT_AFTER_BYTES: u64 = 3 << 20;
+/// Taken from the disk when a segment begins, so that a full disk leaves room for tens of thousands of decisions, such
+/// as to delete a topic (rule L11).
+const SEGMENT_BYTES: u64 = 4 << 20;
 /// Decisions are small: one that grows past this is split into several batches of one append.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 const EPOCH: LeaderEpoch = LeaderEpoch(0);
@@ -69,7 +71,12 @@ impl MetadataLog {
     ) -> Result<(MetadataLog, Image), LoadMetadataError> {
         disk.create_dir_all(&dir)?;
         let mut image = load_snapshot(&*disk, &dir)?;
-        let config = LogConfig { segment_bytes: SEGMENT_BYTES, file_delete_delay_ms: 0, ..LogConfig::default() };
+        let config = LogConfig {
+            segment_bytes: SEGMENT_BYTES,
+            preallocate: true,
+            file_delete_delay_ms: 0,
+            ..LogConfig::default()
+        };
         let (log, recovered) = Log::open(Arc::clone(&disk), dir.clone(), config, checkpoint, now)?;
         if let Some(damage) = recovered.damaged {
             return Err(LoadMetadataError::Damaged(damage.to_string()));

@@ -128,6 +128,29 @@ fn l11_a_full_disk_refuses_writes_until_there_is_room() {
 }
 
 #[test]
+fn l11_metadata_can_change_on_a_disk_without_a_free_byte() {
+    let disk = SimDisk::new(31);
+    disk.set_capacity(Some(8 << 20));
+    // Even a person who keeps nothing in reserve must be able to delete a topic.
+    let node = open_with(&disk, &[("ottla.disk.reserve.bytes", "0")]);
+    create(&node, "t", 4, &[]);
+    let large = "x".repeat(20_000);
+    for index in 0..4 {
+        let filled = partition(&node, "t", index);
+        while matches!(append(&filled, &batch(&large)), Ok(Outcome::Appended { .. })) {}
+    }
+    disk.set_capacity(Some(disk.used()));
+    for number in 0..1000 {
+        create(&node, &format!("without-room-{number}"), 1, &[]);
+    }
+    node.submit(Command::DeleteTopics { topics: vec![TopicRef::Name("t".into())] }).unwrap();
+    create(&node, "next", 1, &[]);
+    eventually("the room of the deleted topic", || {
+        matches!(append(&partition(&node, "next", 0), &batch(&large)), Ok(Outcome::Appended { .. }))
+    });
+}
+
+#[test]
 fn p1_a_retry_is_recognised_after_a_restart_and_after_a_crash() {
     let disk = SimDisk::new(4);
     let node = open(&disk);
