@@ -385,8 +385,11 @@ async fn fill(stream: &TcpStream, input: &mut BytesMut, charge: &mut Charge) -> 
             // Doubling follows what has arrived; what is missing is only the client's word.
             let more = input.len().min(missing(input)).max(INPUT_BYTES_MIN);
             // Never less than before: frames that were taken from the front may still hold their part of the buffer.
-            charge.set((input.len() + more).saturating_sub(INPUT_BYTES_MIN).max(charge.bytes())).await;
+            let kept = (input.len() + more).saturating_sub(INPUT_BYTES_MIN).max(charge.bytes());
+            // While its bytes move, the old buffer and the new one are both there.
+            charge.set(kept + input.len()).await;
             input.reserve(more);
+            charge.try_set(kept);
         }
         match stream.try_read_buf(input) {
             Ok(0) => return Err(Close::ByClient),
