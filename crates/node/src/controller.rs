@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use ottla_log::Checkpoint;
+use ottla_log::{Checkpoint, SyncError};
 use ottla_metadata::{
     Command, ConfigResource, Image, Record, Refusal, Reply,
     config::{BrokerConfig, Settings, TopicConfig},
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use crate::{
     checkpoint::Checkpoints,
-    metadata_log::{MetadataLog, StoreError},
+    metadata_log::{MetadataLog, SnapshotError, StoreError},
     partition::Partition,
     retention,
     storage::Storage,
@@ -118,19 +118,18 @@ impl Controller {
         }
         match work.log.store(&records, now) {
             Ok(()) => {}
-            Err(StoreError::Sync(error)) => {
-                // Nobody knows what of the log is on the disk, so nobody may act on it (rule L10).
-                tracing::error!(%error, "the metadata log cannot be synced; stopping at once");
-                std::process::abort();
-            }
+            Err(StoreError::Sync(error)) => halt(&error),
             Err(error) => return Err(SubmitError::Storage(error.to_string())),
         }
         let touched = Touched::by(&records);
         let image = Arc::new(image);
-        self.image.store(Arc::clone(&image));
+        // Partitions first: a topic that Metadata shows must be one that Produce knows.
         self.publish(&image, touched, &Checkpoints::default());
-        if let Err(error) = work.log.maybe_snapshot(&image, now) {
-            tracing::warn!(%error, "no snapshot of the metadata was taken; the log keeps growing");
+        self.image.store(Arc::clone(&image));
+        match work.log.maybe_snapshot(&image, now) {
+            Ok(()) => {}
+            Err(SnapshotError::Store(StoreError::Sync(error))) => halt(&error),
+            Err(error) => tracing::warn!(%error, "no snapshot of the metadata was taken; the log keeps growing"),
         }
         Ok(replies)
     }
@@ -211,6 +210,12 @@ impl Controller {
         }
         closed.is_ok()
     }
+}
+
+/// Nobody knows what of the metadata log is on the disk, so nobody may act on it (rule L10).
+fn halt(error: &SyncError) -> ! {
+    tracing::error!(%error, "the metadata log cannot be synced; stopping at once");
+    std::process::abort();
 }
 
 /// Which topics some records change here.

@@ -135,6 +135,8 @@ impl MetadataLog {
         self.log.roll(now)?;
         self.sync()?;
         self.log.advance_start(image.offset())?;
+        // Segments go once the new start is durable.
+        self.sync()?;
         self.log.remove_deleted(now);
         for (offset, name) in snapshots(&*self.disk, &self.dir)? {
             if offset < image.offset() {
