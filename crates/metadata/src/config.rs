@@ -14,6 +14,7 @@ mod resolve;
 mod settings;
 mod topic;
 mod typed;
+mod typed_group;
 mod valid;
 
 pub use change::{Operation, check_limits};
@@ -21,9 +22,10 @@ pub use definition::{Change, Definition, Kind, Lacking, Need, Refused, Scope, Sy
 pub use resolve::{Entry, EntrySynonym, Layers, Overrides, Source};
 pub use settings::{Settings, Warning};
 pub use typed::{BrokerConfig, CleanupPolicy, CompressionType, Durability, TimestampType, TopicConfig};
+pub use typed_group::{Assignor, GroupConfig, MigrationPolicy};
 pub use valid::Valid;
 
-pub(crate) use change::{check_together, is_swallowed, split_list};
+pub(crate) use change::{check_groups, check_together, is_swallowed, split_list};
 
 /// Why a config cannot be set. The message names the key, the value and what would be right.
 ///

@@ -107,38 +107,72 @@ pub(super) const CONFIGS: &[Definition] = &[
     boolean("delete.topic.enable", "true", "Whether topics can be deleted."),
     int("fetch.max.bytes", "57671680", "The most one fetch answer carries, in bytes, whatever the client asks for.")
         .at_least(1024),
-    list("group.consumer.assignors", "uniform,range", "How the broker can spread partitions over a consumer group.")
-        .stored(),
-    int("group.consumer.heartbeat.interval.ms", "5000", "How often group members report, in milliseconds.")
-        .at_least(1)
-        .stored(),
+    int(
+        "group.consumer.assignment.interval.ms",
+        "1000",
+        "The least time between two assignments of one consumer group, in milliseconds.",
+    )
+    .at_least(0)
+    .dynamic(),
+    list(
+        "group.consumer.assignors",
+        "uniform,range",
+        "How the broker can spread partitions over a consumer group; the first for members that do not choose.",
+    )
+    .valid(Valid::OneOrMoreOf(&["uniform", "range"])),
+    int("group.consumer.heartbeat.interval.ms", "5000", "How often the members of a consumer group report, in ms.")
+        .at_least(1),
+    int("group.consumer.max.assignment.interval.ms", "15000", "The longest assignment interval of a group, in ms.")
+        .at_least(0),
     int("group.consumer.max.heartbeat.interval.ms", "15000", "The longest heartbeat interval of a group, in ms.")
-        .at_least(1)
-        .stored(),
-    int("group.consumer.max.session.timeout.ms", "60000", "The longest session timeout of a group, in ms.")
-        .at_least(1)
-        .stored(),
+        .at_least(1),
+    int("group.consumer.max.session.timeout.ms", "60000", "The longest session timeout of a group, in ms.").at_least(1),
+    int("group.consumer.max.size", I32_MAX, "The most members a consumer group may have.").at_least(1),
     text(
         "group.consumer.migration.policy",
         "bidirectional",
-        "Which way groups may move between the classic and the consumer protocol.",
+        "Which way a group with members may move between the classic protocol and the consumer protocol.",
     )
-    .valid(Valid::OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]))
-    .stored(),
+    .valid(Valid::OneOfAnyCase(&["bidirectional", "upgrade", "downgrade", "disabled"])),
+    int("group.consumer.min.assignment.interval.ms", "0", "The shortest assignment interval of a group, in ms.")
+        .at_least(0),
     int("group.consumer.min.heartbeat.interval.ms", "5000", "The shortest heartbeat interval of a group, in ms.")
-        .at_least(1)
-        .stored(),
+        .at_least(1),
     int("group.consumer.min.session.timeout.ms", "45000", "The shortest session timeout of a group, in ms.")
-        .at_least(1)
-        .stored(),
+        .at_least(1),
     int(
         "group.consumer.regex.refresh.interval.ms",
         "600000",
         "How often a subscription by pattern is matched against the topics again, in milliseconds.",
     )
-    .at_least(10_000)
+    .at_least(10_000),
+    int("group.consumer.session.timeout.ms", "45000", "How long a quiet member stays in a consumer group, in ms.")
+        .at_least(1),
+    int(
+        "group.coordinator.append.linger.ms",
+        "-1",
+        "How long Kafka's coordinator gathers writes. Ottla's writes what is there; the value is only reported.",
+    )
+    .at_least(-1)
     .stored(),
-    int("group.consumer.session.timeout.ms", "45000", "How long a quiet member stays in its group, in milliseconds.")
+    int("group.coordinator.background.threads", "2", "Threads for the long work of coordinators. Ottla sizes its own.")
+        .at_least(1)
+        .stored(),
+    int(
+        "group.coordinator.cached.buffer.max.bytes",
+        "1048588",
+        "The write buffer Kafka's coordinator keeps, in bytes.",
+    )
+    .at_least(524_288)
+    .stored()
+    .dynamic(),
+    list(
+        "group.coordinator.rebalance.protocols",
+        "classic,consumer",
+        "The group protocols that are served; classic is always one of them.",
+    )
+    .valid(Valid::OneOrMoreOf(&["classic", "consumer"])),
+    int("group.coordinator.threads", "4", "Threads of the group coordinators. Ottla sizes its own.")
         .at_least(1)
         .stored(),
     int(
@@ -146,15 +180,12 @@ pub(super) const CONFIGS: &[Definition] = &[
         "3000",
         "How long the first member of an empty classic group waits for others, in milliseconds.",
     )
-    .at_least(0)
-    .stored(),
+    .at_least(0),
     int("group.max.session.timeout.ms", "1800000", "The longest session timeout a classic member may ask for, in ms.")
-        .at_least(1)
-        .stored(),
-    int("group.max.size", I32_MAX, "The most members a classic group may have.").at_least(1).stored(),
+        .at_least(1),
+    int("group.max.size", I32_MAX, "The most members a classic group may have.").at_least(1),
     int("group.min.session.timeout.ms", "6000", "The shortest session timeout a classic member may ask for, in ms.")
-        .at_least(1)
-        .stored(),
+        .at_least(1),
     int("group.share.delivery.count.limit", "5", "How often a share group is handed a record before it is given up.")
         .valid(Valid::Between(2, 10))
         .stored(),
@@ -298,9 +329,10 @@ pub(super) const CONFIGS: &[Definition] = &[
         .stored()
         .dynamic(),
     int("offset.metadata.max.bytes", "4096", "The longest metadata a committed offset may carry, in bytes.")
-        .at_least(0)
-        .stored(),
-    int("offsets.commit.timeout.ms", "5000", "How long a commit waits for its replicas, in milliseconds.")
+        .at_least(0),
+    int("offsets.commit.timeout.ms", "5000", "How long a write of a coordinator waits for its replicas, in ms.")
+        .at_least(1),
+    int("offsets.load.buffer.size", "5242880", "How much Kafka reads at a time to load a coordinator, in bytes.")
         .at_least(1)
         .stored(),
     long(
@@ -308,14 +340,20 @@ pub(super) const CONFIGS: &[Definition] = &[
         "600000",
         "How often it is checked whether committed offsets have expired, in milliseconds.",
     )
-    .at_least(1)
-    .stored(),
+    .at_least(1),
     int("offsets.retention.minutes", "10080", "How long the committed offsets of an empty group are kept, in minutes.")
-        .at_least(1)
-        .stored(),
-    int("offsets.topic.num.partitions", "50", "The partitions of __consumer_offsets.").at_least(1).stored(),
-    int("offsets.topic.replication.factor", "3", "Its replicas, as far as there are brokers.").at_least(1).stored(),
-    int("offsets.topic.segment.bytes", "104857600", "The size of its segments, in bytes.").at_least(1).stored(),
+        .at_least(1),
+    int(
+        "offsets.topic.compression.codec",
+        "0",
+        "The codec of the records of __consumer_offsets: 0 for none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.",
+    )
+    .valid(Valid::Between(0, 4)),
+    int("offsets.topic.num.partitions", "50", "The partitions __consumer_offsets is created with.").at_least(1),
+    int("offsets.topic.replication.factor", "3", "Its replicas, as far as there are brokers.")
+        .valid(Valid::Between(1, i16::MAX as i64)),
+    // The least that segment.bytes of a topic may be: with less the topic could never be created.
+    int("offsets.topic.segment.bytes", "104857600", "The size of its segments, in bytes.").at_least(1_048_576),
     long(
         "ottla.disk.reserve.bytes",
         "16777216",

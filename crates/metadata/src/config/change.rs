@@ -2,7 +2,7 @@
 //!
 //! What is not here: which resource is changed and what is written down (`decide/configs.rs`).
 
-use super::{ConfigError, Kind, Scope, TopicConfig};
+use super::{ConfigError, Kind, Layers, Scope, TopicConfig};
 
 /// Longest name of a config, in bytes; Kafka's own are under 70.
 const MAX_KEY: usize = 1024;
@@ -13,6 +13,17 @@ const MAX_VALUE: usize = 32_767;
 /// that sends them expects no more. They are not stored, so DescribeConfigs does not show them.
 const SWALLOWED: [&str; 3] =
     ["message.downconversion.enable", "message.format.version", "message.timestamp.difference.max.ms"];
+
+/// Broker configs of which the first must not exceed the second.
+const ASCENDING: [(&str, &str); 7] = [
+    ("group.min.session.timeout.ms", "group.max.session.timeout.ms"),
+    ("group.consumer.min.session.timeout.ms", "group.consumer.session.timeout.ms"),
+    ("group.consumer.session.timeout.ms", "group.consumer.max.session.timeout.ms"),
+    ("group.consumer.min.heartbeat.interval.ms", "group.consumer.heartbeat.interval.ms"),
+    ("group.consumer.heartbeat.interval.ms", "group.consumer.max.heartbeat.interval.ms"),
+    ("group.consumer.min.assignment.interval.ms", "group.consumer.assignment.interval.ms"),
+    ("group.consumer.assignment.interval.ms", "group.consumer.max.assignment.interval.ms"),
+];
 
 /// One incremental operation (KIP-339).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +94,32 @@ pub(crate) fn check_together(config: TopicConfig) -> Result<(), ConfigError> {
             other: "max.compaction.lag.ms",
             other_value: config.max_compaction_lag_ms.to_string(),
             rule: "the shortest lag must not exceed the longest",
+        });
+    }
+    Ok(())
+}
+
+/// Rules between the broker configs of groups, checked on what these layers would make hold.
+pub(crate) fn check_groups(layers: &Layers<'_>) -> Result<(), ConfigError> {
+    let value = |key: &str| layers.broker_value(key).unwrap_or_default().trim().to_owned();
+    let number = |key: &str| value(key).parse::<i64>().unwrap_or_default();
+    let conflict =
+        |key, other, rule| ConfigError::Conflict { key, value: value(key), other, other_value: value(other), rule };
+    for (key, other) in ASCENDING {
+        if number(key) > number(other) {
+            return Err(conflict(key, other, "the first must not exceed the second"));
+        }
+    }
+    let (heartbeat, session) = ("group.consumer.heartbeat.interval.ms", "group.consumer.session.timeout.ms");
+    if number(heartbeat) >= number(session) {
+        return Err(conflict(heartbeat, session, "members must report more often than they are given up"));
+    }
+    let protocols = "group.coordinator.rebalance.protocols";
+    if !split_list(&value(protocols)).any(|protocol| protocol == "classic") {
+        return Err(ConfigError::Invalid {
+            key: protocols.to_owned(),
+            value: value(protocols),
+            expected: "a list with classic in it, which cannot be switched off".to_owned(),
         });
     }
     Ok(())

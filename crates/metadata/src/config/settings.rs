@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ConfigError, Layers, Overrides, Scope, TopicConfig, check_together};
+use super::{ConfigError, Layers, Overrides, Scope, TopicConfig, check_groups, check_together};
 
 /// Static broker configs, each checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,9 @@ impl Settings {
         }
         let settings = Settings { values };
         let none = Overrides::new();
-        check_together(TopicConfig::resolve(&Layers { broker: &none, cluster: &none, settings: &settings }))?;
+        let layers = Layers { broker: &none, cluster: &none, settings: &settings };
+        check_together(TopicConfig::resolve(&layers))?;
+        check_groups(&layers)?;
         Ok((settings, warnings))
     }
 

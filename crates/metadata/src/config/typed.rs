@@ -1,7 +1,7 @@
 //! Configs as the hot path reads them: plain fields, parsed once when something changes.
 //!
 //! Resolving cannot fail: values were checked when they were set, and one that an older version took and this one does
-//! not counts as not set. What is not here: which layer wins (`resolve.rs`).
+//! not counts as not set. What is not here: which layer wins (`resolve.rs`), and configs of groups (`typed_group.rs`).
 
 use std::str::FromStr;
 
@@ -320,11 +320,11 @@ impl Durability {
 }
 
 /// A value that its definition accepted, or its default: both parse.
-fn number<T: FromStr + Default>(value: Option<&str>) -> T {
+pub(super) fn number<T: FromStr + Default>(value: Option<&str>) -> T {
     value.and_then(parsed).unwrap_or_default()
 }
 
-fn parsed<T: FromStr>(value: &str) -> Option<T> {
+pub(super) fn parsed<T: FromStr>(value: &str) -> Option<T> {
     value.trim().parse().ok()
 }
 
@@ -332,7 +332,7 @@ fn unless_negative(bytes: i64) -> Option<u64> {
     u64::try_from(bytes).ok()
 }
 
-fn put<T>(field: &mut T, value: Option<T>) {
+pub(super) fn put<T>(field: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *field = value;
     }

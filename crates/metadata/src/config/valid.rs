@@ -19,8 +19,12 @@ pub enum Valid {
     Percent,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// One of these words, in lower or upper case.
+    OneOfAnyCase(&'static [&'static str]),
     /// A list of these words, none twice; it may be empty.
     SomeOf(&'static [&'static str]),
+    /// A list of these words, none twice, with at least one.
+    OneOrMoreOf(&'static [&'static str]),
     /// A list of at most one entry.
     AtMostOne,
     /// `*`, or a list of `partition:broker`.
@@ -45,6 +49,7 @@ impl Valid {
             Kind::Double => value.parse::<f64>().is_ok_and(|number| number.is_finite() && self.holds_decimal(number)),
             Kind::String => match self {
                 Valid::OneOf(words) => words.contains(&value),
+                Valid::OneOfAnyCase(words) => words.iter().any(|word| word.eq_ignore_ascii_case(value)),
                 _ => true,
             },
             Kind::List => self.holds_list(value),
@@ -70,10 +75,10 @@ impl Valid {
     fn holds_list(self, value: &str) -> bool {
         let entries: Vec<&str> = value.split(',').map(str::trim).collect();
         if value.is_empty() {
-            return !matches!(self, Valid::Endpoints);
+            return !matches!(self, Valid::Endpoints | Valid::OneOrMoreOf(_));
         }
         match self {
-            Valid::SomeOf(words) => {
+            Valid::SomeOf(words) | Valid::OneOrMoreOf(words) => {
                 entries.iter().enumerate().all(|(i, entry)| words.contains(entry) && !entries[..i].contains(entry))
             }
             Valid::AtMostOne => entries.len() == 1,
@@ -98,8 +103,9 @@ impl Valid {
             Valid::MinusOneOr(min, max) => format!("-1, or {number} from {min} to {max}"),
             Valid::Fraction(min, max) => format!("a decimal number from {min} to {max}"),
             Valid::Percent => "a decimal number above 0 and at most 100, or -1 for no limit".to_owned(),
-            Valid::OneOf(words) => format!("one of {}", words.join(", ")),
+            Valid::OneOf(words) | Valid::OneOfAnyCase(words) => format!("one of {}", words.join(", ")),
             Valid::SomeOf(words) => format!("a list of {}, none twice, or empty", words.join(", ")),
+            Valid::OneOrMoreOf(words) => format!("a list of {}, none twice, at least one", words.join(", ")),
             Valid::AtMostOne => "a single entry, without a comma".to_owned(),
             Valid::ThrottledReplicas => "* or a list of partition:broker, such as 0:1,1:2".to_owned(),
             Valid::Endpoints => {

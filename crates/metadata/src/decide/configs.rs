@@ -11,8 +11,8 @@ use super::{AlteredConfigs, ConfigAlteration, IncrementalAlteration, Rows, disti
 use crate::{
     ConfigResource, Image, Record, Refusal,
     config::{
-        Change, ConfigError, Layers, Overrides, Scope, Settings, TopicConfig, check_limits, check_together,
-        is_swallowed,
+        Change, ConfigError, Layers, Overrides, Scope, Settings, TopicConfig, check_groups, check_limits,
+        check_together, is_swallowed,
     },
 };
 
@@ -155,7 +155,8 @@ impl<'a> Target<'a> {
             ConfigResource::Broker(_) => Layers { broker: after, cluster: image.cluster_configs(), settings },
             _ => Layers { broker: &NONE, cluster: after, settings },
         };
-        check_together(TopicConfig::resolve(&layers)).map_err(|error| self.refuse(error))
+        check_together(TopicConfig::resolve(&layers)).map_err(|error| self.refuse(error))?;
+        check_groups(&layers).map_err(|error| self.refuse(error))
     }
 
     fn refuse(&self, error: ConfigError) -> Refusal {

@@ -6,6 +6,7 @@ mod brokers;
 mod cluster;
 mod configs;
 mod describe;
+mod groups;
 mod image;
 mod records;
 mod topics;
