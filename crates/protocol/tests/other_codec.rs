@@ -12,7 +12,8 @@ use ottla_protocol::each_message;
 use support::{Fill, each_version, sample};
 
 /// Versions of Kafka 4.3 that `kafka-protocol` 0.18 lacks; `golden.rs` holds them against Kafka itself.
-const THEY_LACK: &[(&str, i16)] = &[("ListOffsets", 11), ("DescribeLogDirs", 5)];
+const THEY_LACK: &[(&str, i16)] =
+    &[("ListOffsets", 11), ("OffsetCommit", 10), ("OffsetFetch", 10), ("DescribeLogDirs", 5)];
 
 struct Other {
     name: &'static str,
