@@ -4,12 +4,13 @@
 //! when it is set, never stored and ignored (`docs/decisions/configs-as-data.md`). What is not here: where a static
 //! value came from (flag, environment or file: the caller merges those and hands over the result).
 //!
-//! Next: `definition.rs` for a row's shape, `topic.rs` and `broker.rs` for the rows, `resolve.rs` for which value
-//! holds, `typed.rs` for the structs the hot path reads.
+//! Next: `definition.rs` for a row's shape, `topic.rs`, `broker.rs` and `group.rs` for the rows, `resolve.rs` for which
+//! value holds, `typed.rs` and `typed_group.rs` for the structs the code reads.
 
 mod broker;
 mod change;
 mod definition;
+mod group;
 mod resolve;
 mod settings;
 mod topic;
@@ -25,17 +26,19 @@ pub use typed::{BrokerConfig, CleanupPolicy, CompressionType, Durability, Timest
 pub use typed_group::{Assignor, GroupConfig, MigrationPolicy};
 pub use valid::Valid;
 
-pub(crate) use change::{check_groups, check_together, is_swallowed, split_list};
+pub(crate) use change::{check_group, check_groups, check_together, is_swallowed, split_list};
 
 /// Why a config cannot be set. The message names the key, the value and what would be right.
 ///
-/// On a topic all of these are Kafka's `INVALID_CONFIG` (40); on a broker `INVALID_REQUEST` (42), as KAFKA-13609
+/// On a topic or a group all of these are Kafka's `INVALID_CONFIG` (40); on a broker `INVALID_REQUEST` (42), as KAFKA-13609
 /// explains. At start-up each is fatal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// No such topic config; Kafka refuses these too.
-    #[error("Unknown topic config name: {key}")]
-    UnknownTopicKey {
+    /// No such config of a topic or a group; Kafka refuses these too.
+    #[error("Unknown {scope} config name: {key}")]
+    UnknownKey {
+        /// `topic` or `group`.
+        scope: &'static str,
         /// The name as it was given.
         key: String,
     },

@@ -125,6 +125,8 @@ pub enum AlteredConfigs {
     Topic(String),
     /// A broker, by number; `None` for the default of all brokers.
     Broker(Option<BrokerId>),
+    /// A group, by id.
+    Group(String),
 }
 
 /// All configs of one resource.

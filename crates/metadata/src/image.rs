@@ -29,6 +29,7 @@ pub struct Image {
     metric_names: Arc<BTreeSet<(String, Arc<str>)>>,
     broker_configs: Arc<BTreeMap<BrokerId, Overrides>>,
     cluster_configs: Arc<Overrides>,
+    group_configs: Arc<BTreeMap<Arc<str>, Overrides>>,
     producer_ids: ProducerIds,
     offset: Offset,
 }
@@ -133,10 +134,10 @@ impl Image {
                 self.create_partition(*topic, *index, partition);
             }
             Record::TopicDeleted { id } => self.delete_topic(*id),
-            Record::ConfigSet { resource, key, value } => self.change_config(*resource, |configs| {
+            Record::ConfigSet { resource, key, value } => self.change_config(resource, |configs| {
                 configs.insert(key.clone(), value.clone());
             }),
-            Record::ConfigRemoved { resource, key } => self.change_config(*resource, |configs| {
+            Record::ConfigRemoved { resource, key } => self.change_config(resource, |configs| {
                 configs.remove(key);
             }),
             Record::ProducerIdsAllocated { broker, next } => {
@@ -167,9 +168,12 @@ impl Image {
             topic.push_records(&mut records);
         }
         for (id, configs) in self.broker_configs.iter() {
-            push_configs(ConfigResource::Broker(*id), configs, &mut records);
+            push_configs(&ConfigResource::Broker(*id), configs, &mut records);
         }
-        push_configs(ConfigResource::DefaultBroker, &self.cluster_configs, &mut records);
+        push_configs(&ConfigResource::DefaultBroker, &self.cluster_configs, &mut records);
+        for (id, configs) in self.group_configs.iter() {
+            push_configs(&ConfigResource::Group(id.clone()), configs, &mut records);
+        }
         if self.producer_ids != ProducerIds::default() {
             let ProducerIds { broker, next } = self.producer_ids;
             records.push(Record::ProducerIdsAllocated { broker, next });
@@ -234,6 +238,16 @@ impl Image {
         &self.cluster_configs
     }
 
+    /// What is set on a group, by its id.
+    pub fn group_configs(&self, id: &str) -> &Overrides {
+        self.group_configs.get(id).unwrap_or(&NO_CONFIGS)
+    }
+
+    /// The groups something is set on, sorted by id.
+    pub fn configured_groups(&self) -> impl Iterator<Item = &str> {
+        self.group_configs.keys().map(|id| &**id)
+    }
+
     /// The broker-level config layers as `broker` sees them, with its static settings below.
     pub fn layers<'a>(&'a self, broker: BrokerId, settings: &'a Settings) -> Layers<'a> {
         Layers { broker: self.broker_configs(broker), cluster: &self.cluster_configs, settings }
@@ -294,24 +308,27 @@ impl Image {
         }
     }
 
-    fn change_config(&mut self, resource: ConfigResource, change: impl FnOnce(&mut Overrides)) {
+    fn change_config(&mut self, resource: &ConfigResource, change: impl FnOnce(&mut Overrides)) {
         match resource {
             ConfigResource::Topic(id) => {
-                if let Some(topic) = Arc::make_mut(&mut self.topics).get_mut(&id) {
+                if let Some(topic) = Arc::make_mut(&mut self.topics).get_mut(id) {
                     change(&mut Arc::make_mut(topic).overrides);
                 }
             }
-            ConfigResource::Broker(id) => {
-                let all = Arc::make_mut(&mut self.broker_configs);
-                let configs = all.entry(id).or_default();
-                change(configs);
-                // An empty entry would not survive a snapshot.
-                if configs.is_empty() {
-                    all.remove(&id);
-                }
-            }
+            ConfigResource::Broker(id) => change_entry(&mut self.broker_configs, id, change),
             ConfigResource::DefaultBroker => change(Arc::make_mut(&mut self.cluster_configs)),
+            ConfigResource::Group(id) => change_entry(&mut self.group_configs, id, change),
         }
+    }
+}
+
+fn change_entry<K: Ord + Clone>(all: &mut Arc<BTreeMap<K, Overrides>>, id: &K, change: impl FnOnce(&mut Overrides)) {
+    let all = Arc::make_mut(all);
+    let configs = all.entry(id.clone()).or_default();
+    change(configs);
+    // An empty entry would not survive a snapshot.
+    if configs.is_empty() {
+        all.remove(id);
     }
 }
 
@@ -332,11 +349,14 @@ impl Topic {
             leader_epoch: partition.leader_epoch,
             partition_epoch: partition.partition_epoch,
         }));
-        push_configs(ConfigResource::Topic(self.id), &self.overrides, records);
+        push_configs(&ConfigResource::Topic(self.id), &self.overrides, records);
     }
 }
 
-fn push_configs(resource: ConfigResource, configs: &Overrides, records: &mut Vec<Record>) {
-    let set = |(key, value): (&String, &String)| Record::ConfigSet { resource, key: key.clone(), value: value.clone() };
+fn push_configs(resource: &ConfigResource, configs: &Overrides, records: &mut Vec<Record>) {
+    let set = |(key, value): (&String, &String)| {
+        let resource = resource.clone();
+        Record::ConfigSet { resource, key: key.clone(), value: value.clone() }
+    };
     records.extend(configs.iter().map(set));
 }

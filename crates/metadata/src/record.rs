@@ -108,7 +108,7 @@ pub enum Record {
 }
 
 /// What a config is set on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigResource {
     /// A topic, by identity: a new topic of the same name inherits nothing (rule M6).
     Topic(TopicId),
@@ -116,6 +116,8 @@ pub enum ConfigResource {
     Broker(BrokerId),
     /// Every broker that does not set its own.
     DefaultBroker,
+    /// A group, by id; whether it has members does not matter.
+    Group(Arc<str>),
 }
 
 /// An address of a broker.
@@ -346,6 +348,10 @@ impl ConfigResource {
                 out.i32(id.0);
             }
             ConfigResource::DefaultBroker => out.u8(2),
+            ConfigResource::Group(id) => {
+                out.u8(3);
+                out.text(id);
+            }
         }
     }
 
@@ -354,6 +360,7 @@ impl ConfigResource {
             0 => Ok(ConfigResource::Topic(TopicId::from_bytes(input.id()?))),
             1 => Ok(ConfigResource::Broker(BrokerId(input.i32()?))),
             2 => Ok(ConfigResource::DefaultBroker),
+            3 => Ok(ConfigResource::Group(input.text()?.into())),
             value => Err(DecodeError::InvalidTag { field: "what a config is set on", value }),
         }
     }

@@ -36,6 +36,9 @@ pub enum Refusal {
     /// `INVALID_CONFIG` (40): of a topic.
     #[error("{0}")]
     InvalidTopicConfig(ConfigError),
+    /// `INVALID_CONFIG` (40): of a group.
+    #[error("{0}")]
+    InvalidGroupConfig(ConfigError),
     /// `INVALID_REQUEST` (42): of a broker (KAFKA-13609 keeps this odd code).
     #[error("{0}")]
     InvalidBrokerConfig(ConfigError),

@@ -235,6 +235,7 @@ impl Touched {
                 Record::ConfigSet { resource, .. } | Record::ConfigRemoved { resource, .. } => match resource {
                     ConfigResource::Topic(id) => ids.push(*id),
                     ConfigResource::Broker(_) | ConfigResource::DefaultBroker => return Touched::All,
+                    ConfigResource::Group(_) => {}
                 },
                 Record::ClusterRegistered { .. }
                 | Record::FeatureLevel { .. }

@@ -62,7 +62,7 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
         Refusal::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
         Refusal::InvalidAssignment(_) => ErrorCode::InvalidReplicaAssignment,
-        Refusal::InvalidTopicConfig(_) => ErrorCode::InvalidConfig,
+        Refusal::InvalidTopicConfig(_) | Refusal::InvalidGroupConfig(_) => ErrorCode::InvalidConfig,
         Refusal::InvalidBrokerConfig(_) | Refusal::InvalidRequest(_) => ErrorCode::InvalidRequest,
         Refusal::TooMuch(_) => ErrorCode::PolicyViolation,
         Refusal::StaleBrokerEpoch(_) => ErrorCode::StaleBrokerEpoch,
@@ -97,7 +97,7 @@ pub(super) fn altered(resource_type: i8, name: &str) -> Result<AlteredConfigs, F
         }
         BROKER_LOGGER => Err(Failure::invalid_request("Log levels cannot be changed at run time.")),
         CLIENT_METRICS => Err(Failure::invalid_request("Client metrics are not served.")),
-        GROUP => Err(Failure::invalid_request("Group configs are not served.")),
+        GROUP => Ok(AlteredConfigs::Group(name.to_owned())),
         other => Err(Failure::invalid_request(format!("Unknown resource type {other}."))),
     }
 }

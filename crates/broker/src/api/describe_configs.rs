@@ -2,8 +2,8 @@
 //! be.
 //!
 //! Tools stop working on what is missing here, so everything is reported, set or not (KIP-133, KIP-226 for sources and
-//! synonyms, KIP-569 for types and documentation). Kinds of resource that Ottla has no configs for yet have an empty
-//! list, as in Kafka has one that nobody configured. Next: `ottla_metadata::config::Layers`.
+//! synonyms, KIP-569 for types and documentation). Client metrics, which Ottla does not serve, have an empty list, as in
+//! Kafka have those that nobody configured. Next: `ottla_metadata::config::Layers`.
 
 use std::collections::HashSet;
 
@@ -104,7 +104,8 @@ impl View<'_> {
                 Err(Failure::invalid_request("Client metrics subscription name must not be empty"))
             }
             GROUP if name.is_empty() => Err(Failure::invalid_request("Group name must not be empty")),
-            CLIENT_METRICS | GROUP => Ok(Vec::new()),
+            GROUP => Ok(self.layers.group_entries(self.image.group_configs(name))),
+            CLIENT_METRICS => Ok(Vec::new()),
             other => Err(Failure::invalid_request(format!("Unsupported resource type: {other}"))),
         }
     }

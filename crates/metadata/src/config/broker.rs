@@ -186,8 +186,19 @@ pub(super) const CONFIGS: &[Definition] = &[
     int("group.max.size", I32_MAX, "The most members a classic group may have.").at_least(1),
     int("group.min.session.timeout.ms", "6000", "The shortest session timeout a classic member may ask for, in ms.")
         .at_least(1),
+    int(
+        "group.share.assignment.interval.ms",
+        "1000",
+        "The least time between two assignments of a share group, in ms.",
+    )
+    .at_least(0)
+    .stored()
+    .dynamic(),
     int("group.share.delivery.count.limit", "5", "How often a share group is handed a record before it is given up.")
         .valid(Valid::Between(2, 10))
+        .stored(),
+    int("group.share.heartbeat.interval.ms", "5000", "How often the members of a share group report, in milliseconds.")
+        .at_least(1)
         .stored(),
     int("group.share.max.size", "200", "The most members a share group may have.")
         .valid(Valid::Between(1, 1000))
@@ -199,6 +210,32 @@ pub(super) const CONFIGS: &[Definition] = &[
     )
     .valid(Valid::Between(100, 10_000))
     .stored(),
+    int("group.share.record.lock.duration.ms", "30000", "How long a member of a share group holds a record, in ms.")
+        .at_least(1000)
+        .stored(),
+    int("group.share.session.timeout.ms", "45000", "How long a quiet member stays in a share group, in milliseconds.")
+        .at_least(1)
+        .stored(),
+    int(
+        "group.streams.assignment.interval.ms",
+        "1000",
+        "The least time between assignments of a streams group, in ms.",
+    )
+    .at_least(0)
+    .stored()
+    .dynamic(),
+    int("group.streams.heartbeat.interval.ms", "5000", "How often the members of a streams group report, in ms.")
+        .at_least(1)
+        .stored(),
+    int("group.streams.initial.rebalance.delay.ms", "3000", "How long a new streams group waits for members, in ms.")
+        .at_least(0)
+        .stored(),
+    int("group.streams.num.standby.replicas", "0", "How many standby replicas each task of a streams group has.")
+        .at_least(0)
+        .stored(),
+    int("group.streams.session.timeout.ms", "45000", "How long a quiet member stays in a streams group, in ms.")
+        .at_least(1)
+        .stored(),
     text(
         "inter.broker.protocol.version",
         "4.3-IV0",

@@ -2,7 +2,7 @@
 //!
 //! What is not here: which resource is changed and what is written down (`decide/configs.rs`).
 
-use super::{ConfigError, Kind, Layers, Scope, TopicConfig};
+use super::{ConfigError, Kind, Layers, Overrides, Scope, TopicConfig};
 
 /// Longest name of a config, in bytes; Kafka's own are under 70.
 const MAX_KEY: usize = 1024;
@@ -14,16 +14,35 @@ const MAX_VALUE: usize = 32_767;
 const SWALLOWED: [&str; 3] =
     ["message.downconversion.enable", "message.format.version", "message.timestamp.difference.max.ms"];
 
-/// Broker configs of which the first must not exceed the second.
-const ASCENDING: [(&str, &str); 7] = [
-    ("group.min.session.timeout.ms", "group.max.session.timeout.ms"),
-    ("group.consumer.min.session.timeout.ms", "group.consumer.session.timeout.ms"),
-    ("group.consumer.session.timeout.ms", "group.consumer.max.session.timeout.ms"),
-    ("group.consumer.min.heartbeat.interval.ms", "group.consumer.heartbeat.interval.ms"),
-    ("group.consumer.heartbeat.interval.ms", "group.consumer.max.heartbeat.interval.ms"),
-    ("group.consumer.min.assignment.interval.ms", "group.consumer.assignment.interval.ms"),
-    ("group.consumer.assignment.interval.ms", "group.consumer.max.assignment.interval.ms"),
+/// The configs a group may set within the limits of its broker.
+const LIMITED: [Limited; 3] = [
+    Limited {
+        own: "consumer.session.timeout.ms",
+        min: "group.consumer.min.session.timeout.ms",
+        broker: "group.consumer.session.timeout.ms",
+        max: "group.consumer.max.session.timeout.ms",
+    },
+    Limited {
+        own: "consumer.heartbeat.interval.ms",
+        min: "group.consumer.min.heartbeat.interval.ms",
+        broker: "group.consumer.heartbeat.interval.ms",
+        max: "group.consumer.max.heartbeat.interval.ms",
+    },
+    Limited {
+        own: "consumer.assignment.interval.ms",
+        min: "group.consumer.min.assignment.interval.ms",
+        broker: "group.consumer.assignment.interval.ms",
+        max: "group.consumer.max.assignment.interval.ms",
+    },
 ];
+
+/// A group's config, the broker's of the same meaning, and the broker's limits for both.
+struct Limited {
+    own: &'static str,
+    min: &'static str,
+    broker: &'static str,
+    max: &'static str,
+}
 
 /// One incremental operation (KIP-339).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,26 +120,64 @@ pub(crate) fn check_together(config: TopicConfig) -> Result<(), ConfigError> {
 
 /// Rules between the broker configs of groups, checked on what these layers would make hold.
 pub(crate) fn check_groups(layers: &Layers<'_>) -> Result<(), ConfigError> {
-    let value = |key: &str| layers.broker_value(key).unwrap_or_default().trim().to_owned();
-    let number = |key: &str| value(key).parse::<i64>().unwrap_or_default();
-    let conflict =
-        |key, other, rule| ConfigError::Conflict { key, value: value(key), other, other_value: value(other), rule };
-    for (key, other) in ASCENDING {
-        if number(key) > number(other) {
-            return Err(conflict(key, other, "the first must not exceed the second"));
-        }
+    let of = |key: &'static str| (key, layers.broker_value(key).unwrap_or_default());
+    check_ascending(of("group.min.session.timeout.ms"), of("group.max.session.timeout.ms"))?;
+    for Limited { min, broker, max, .. } in LIMITED {
+        check_ascending(of(min), of(broker))?;
+        check_ascending(of(broker), of(max))?;
     }
-    let (heartbeat, session) = ("group.consumer.heartbeat.interval.ms", "group.consumer.session.timeout.ms");
-    if number(heartbeat) >= number(session) {
-        return Err(conflict(heartbeat, session, "members must report more often than they are given up"));
-    }
-    let protocols = "group.coordinator.rebalance.protocols";
-    if !split_list(&value(protocols)).any(|protocol| protocol == "classic") {
+    check_patience(of("group.consumer.heartbeat.interval.ms"), of("group.consumer.session.timeout.ms"))?;
+    let (key, protocols) = of("group.coordinator.rebalance.protocols");
+    if !split_list(protocols).any(|protocol| protocol == "classic") {
         return Err(ConfigError::Invalid {
-            key: protocols.to_owned(),
-            value: value(protocols),
+            key: key.to_owned(),
+            value: protocols.to_owned(),
             expected: "a list with classic in it, which cannot be switched off".to_owned(),
         });
     }
     Ok(())
+}
+
+/// Rules for the configs of one group, given the broker's.
+pub(crate) fn check_group(layers: &Layers<'_>, group: &Overrides) -> Result<(), ConfigError> {
+    let of_broker = |key: &'static str| (key, layers.broker_value(key).unwrap_or_default());
+    let own = |key: &'static str| group.get(key).map(|value| (key, value.as_str()));
+    for Limited { own: key, min, max, .. } in LIMITED {
+        if let Some(own) = own(key) {
+            check_ascending(of_broker(min), own)?;
+            check_ascending(own, of_broker(max))?;
+        }
+    }
+    let heartbeat = own("consumer.heartbeat.interval.ms");
+    let session = own("consumer.session.timeout.ms");
+    check_patience(
+        heartbeat.unwrap_or_else(|| of_broker("group.consumer.heartbeat.interval.ms")),
+        session.unwrap_or_else(|| of_broker("group.consumer.session.timeout.ms")),
+    )
+}
+
+/// A config and its value.
+type Held<'a> = (&'static str, &'a str);
+
+fn check_ascending(least: Held<'_>, most: Held<'_>) -> Result<(), ConfigError> {
+    check_pair(least, most, |least, most| least <= most, "the first must not exceed the second")
+}
+
+fn check_patience(heartbeat: Held<'_>, session: Held<'_>) -> Result<(), ConfigError> {
+    let rule = "members must report more often than a quiet one is given up";
+    check_pair(heartbeat, session, |heartbeat, session| heartbeat < session, rule)
+}
+
+fn check_pair(
+    (key, value): Held<'_>,
+    (other, other_value): Held<'_>,
+    holds: fn(i64, i64) -> bool,
+    rule: &'static str,
+) -> Result<(), ConfigError> {
+    // Every value here was accepted as a number before.
+    let number = |value: &str| value.trim().parse().unwrap_or_default();
+    if holds(number(value), number(other_value)) {
+        return Ok(());
+    }
+    Err(ConfigError::Conflict { key, value: value.to_owned(), other, other_value: other_value.to_owned(), rule })
 }

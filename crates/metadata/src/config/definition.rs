@@ -1,16 +1,18 @@
 //! One row of the config tables, and how the rows are looked up and checked.
 //!
-//! What is not here: the rows (`topic.rs`, `broker.rs`) and what a value must look like (`valid.rs`).
+//! What is not here: the rows (`topic.rs`, `broker.rs`, `group.rs`) and what a value must look like (`valid.rs`).
 
-use super::{ConfigError, Valid, broker, check_limits, topic};
+use super::{ConfigError, Valid, broker, check_limits, group, topic};
 
-/// Whose configs: a topic's or a broker's.
+/// Whose configs: a topic's, a broker's or a group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Resource type 2 on the wire.
     Topic,
     /// Resource type 4 on the wire; with an empty name, every broker's.
     Broker,
+    /// Resource type 32 on the wire.
+    Group,
 }
 
 /// The type of a config, with Kafka's codes (KIP-569).
@@ -120,6 +122,7 @@ impl Scope {
         match self {
             Scope::Topic => topic::CONFIGS,
             Scope::Broker => broker::CONFIGS,
+            Scope::Group => group::CONFIGS,
         }
     }
 
@@ -141,8 +144,11 @@ impl Scope {
             None if key.starts_with("ottla.") => {
                 Err(ConfigError::UnknownOttlaKey { key: key.to_owned(), hint: nearest(self, key) })
             }
-            None if self == Scope::Topic => Err(ConfigError::UnknownTopicKey { key: key.to_owned() }),
-            None => Ok(()),
+            None => match self {
+                Scope::Topic => Err(ConfigError::UnknownKey { scope: "topic", key: key.to_owned() }),
+                Scope::Group => Err(ConfigError::UnknownKey { scope: "group", key: key.to_owned() }),
+                Scope::Broker => Ok(()),
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which value of a config holds, and why: what DescribeConfigs answers.
 //!
-//! From strongest to weakest: the topic's own, the broker's dynamic, all brokers' dynamic, static, default. Within one
+//! From strongest to weakest: the topic's or group's own, the broker's dynamic, all brokers' dynamic, static, default. Within one
 //! layer the most precise synonym wins (`log.retention.ms` before minutes before hours). What is not here: the typed
 //! structs (`typed.rs`), and who is allowed to ask.
 
@@ -24,6 +24,8 @@ pub enum Source {
     StaticBroker,
     /// Nobody set it.
     Default,
+    /// Set on the group.
+    Group,
 }
 
 impl Source {
@@ -35,6 +37,7 @@ impl Source {
             Source::DynamicDefaultBroker => 3,
             Source::StaticBroker => 4,
             Source::Default => 5,
+            Source::Group => 8,
         }
     }
 }
@@ -90,8 +93,8 @@ impl Layers<'_> {
         set.or_else(|| Scope::Broker.find(name)?.default)
     }
 
-    /// The value of a topic config where the topic sets none, in the topic config's unit.
-    pub(super) fn topic_default(&self, definition: &Definition) -> Option<String> {
+    /// The value of a topic's or group's config where it sets none, in that config's unit.
+    pub(super) fn inherited(&self, definition: &Definition) -> Option<String> {
         let found = self.found(definition.synonyms).find_map(|(synonym, value, _)| {
             let value = convert(value, synonym.unit)?;
             definition.check(&value).is_ok().then_some(value)
@@ -101,25 +104,28 @@ impl Layers<'_> {
 
     /// Every topic config, set or not, for a topic with these overrides.
     pub fn topic_entries(&self, overrides: &Overrides) -> Vec<Entry> {
+        self.entries_over(Scope::Topic, Source::Topic, overrides)
+    }
+
+    /// Every group config, set or not, for a group with these overrides.
+    pub fn group_entries(&self, overrides: &Overrides) -> Vec<Entry> {
+        self.entries_over(Scope::Group, Source::Group, overrides)
+    }
+
+    fn entries_over(&self, scope: Scope, source: Source, overrides: &Overrides) -> Vec<Entry> {
         let entry = |definition: &Definition| {
             let mut synonyms: Vec<EntrySynonym> = self.synonyms(definition.synonyms).collect();
             let own = overrides.get(definition.name).filter(|value| definition.check(value).is_ok());
             if let Some(value) = own {
-                synonyms.insert(
-                    0,
-                    EntrySynonym {
-                        name: definition.name.to_owned(),
-                        value: Some(value.clone()),
-                        source: Source::Topic,
-                    },
-                );
+                synonyms
+                    .insert(0, EntrySynonym { name: definition.name.to_owned(), value: Some(value.clone()), source });
             }
             Entry {
-                value: own.cloned().or_else(|| self.topic_default(definition)),
+                value: own.cloned().or_else(|| self.inherited(definition)),
                 ..described(definition, synonyms, false)
             }
         };
-        Scope::Topic.definitions().iter().map(entry).collect()
+        scope.definitions().iter().map(entry).collect()
     }
 
     /// Every config of this broker, with what was set under names Ottla does not know.

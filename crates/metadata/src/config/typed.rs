@@ -196,7 +196,7 @@ impl TopicConfig {
     pub fn resolve(layers: &Layers<'_>) -> TopicConfig {
         let mut config = TopicConfig::default();
         for definition in Scope::Topic.definitions() {
-            if let Some(value) = layers.topic_default(definition) {
+            if let Some(value) = layers.inherited(definition) {
                 config.set(definition.name, &value);
             }
         }

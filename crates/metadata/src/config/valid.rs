@@ -29,6 +29,8 @@ pub enum Valid {
     AtMostOne,
     /// `*`, or a list of `partition:broker`.
     ThrottledReplicas,
+    /// `latest`, `earliest`, or `by_duration:` and a duration of ISO 8601.
+    OffsetReset,
     /// A list of `NAME://host:port`, all in plain text.
     Endpoints,
     /// A list of `LISTENER:PLAINTEXT`.
@@ -50,6 +52,7 @@ impl Valid {
             Kind::String => match self {
                 Valid::OneOf(words) => words.contains(&value),
                 Valid::OneOfAnyCase(words) => words.iter().any(|word| word.eq_ignore_ascii_case(value)),
+                Valid::OffsetReset => is_offset_reset(value),
                 _ => true,
             },
             Kind::List => self.holds_list(value),
@@ -108,6 +111,7 @@ impl Valid {
             Valid::OneOrMoreOf(words) => format!("a list of {}, none twice, at least one", words.join(", ")),
             Valid::AtMostOne => "a single entry, without a comma".to_owned(),
             Valid::ThrottledReplicas => "* or a list of partition:broker, such as 0:1,1:2".to_owned(),
+            Valid::OffsetReset => "latest, earliest, or by_duration: with a duration such as PT1H behind it".to_owned(),
             Valid::Endpoints => {
                 "a list of NAME://host:port such as PLAINTEXT://localhost:9092; TLS and SASL are not served yet"
                     .to_owned()
@@ -137,6 +141,15 @@ fn is_throttled_replica(entry: &str) -> bool {
     entry
         .split_once(':')
         .is_some_and(|(partition, broker)| partition.parse::<u32>().is_ok() && broker.parse::<u32>().is_ok())
+}
+
+/// Looks at a duration no closer than for what it could be: nothing reads it until there are share groups.
+fn is_offset_reset(value: &str) -> bool {
+    let part = |byte: u8| byte.is_ascii_digit() || b"DTHMS.".contains(&byte.to_ascii_uppercase());
+    match value.strip_prefix("by_duration:P") {
+        Some(duration) => duration.bytes().all(part) && duration.bytes().any(|byte| byte.is_ascii_digit()),
+        None => matches!(value, "latest" | "earliest"),
+    }
 }
 
 fn is_plaintext_endpoint(entry: &str) -> bool {

@@ -11,12 +11,15 @@ use super::{AlteredConfigs, ConfigAlteration, IncrementalAlteration, Rows, disti
 use crate::{
     ConfigResource, Image, Record, Refusal,
     config::{
-        Change, ConfigError, Layers, Overrides, Scope, Settings, TopicConfig, check_groups, check_limits,
+        Change, ConfigError, Layers, Overrides, Scope, Settings, TopicConfig, check_group, check_groups, check_limits,
         check_together, is_swallowed,
     },
 };
 
 static NONE: Overrides = Overrides::new();
+
+/// Longest id of a group, in bytes: what the records of `__consumer_offsets` can hold.
+const MAX_GROUP_ID: usize = 32_767;
 
 pub(super) fn replace(
     image: &Image,
@@ -113,6 +116,17 @@ impl<'a> Target<'a> {
                 let resource = ConfigResource::DefaultBroker;
                 Ok(Target { resource, scope: Scope::Broker, before: image.cluster_configs() })
             }
+            // A group need not exist: it may be configured before its first member comes.
+            AlteredConfigs::Group(name) => {
+                if name.is_empty() {
+                    return Err(Refusal::InvalidRequest("Default group resources are not allowed.".to_owned()));
+                }
+                if name.len() > MAX_GROUP_ID {
+                    return Err(Refusal::InvalidRequest(format!("A group's id has at most {MAX_GROUP_ID} bytes.")));
+                }
+                let resource = ConfigResource::Group(name.as_str().into());
+                Ok(Target { resource, scope: Scope::Group, before: image.group_configs(name) })
+            }
         }
     }
 
@@ -124,11 +138,15 @@ impl<'a> Target<'a> {
         match self.scope {
             Scope::Topic => check_topic(TopicConfig::resolve(&deciding_layers(image, settings)), &mut after)?,
             Scope::Broker => self.check_broker(image, settings, &changed, &after)?,
+            Scope::Group => self.check_group(&deciding_layers(image, settings), &changed, &after)?,
         }
         let record = |key: String| match after.get(&key) {
-            Some(value) => Some(Record::ConfigSet { resource: self.resource, value: value.clone(), key }),
+            Some(value) => Some(Record::ConfigSet { resource: self.resource.clone(), value: value.clone(), key }),
             // Swallowed names are neither before nor after.
-            None => self.before.contains_key(&key).then_some(Record::ConfigRemoved { resource: self.resource, key }),
+            None => {
+                let was_set = self.before.contains_key(&key);
+                was_set.then(|| Record::ConfigRemoved { resource: self.resource.clone(), key })
+            }
         };
         Ok(changed.into_iter().filter_map(record).collect())
     }
@@ -159,8 +177,16 @@ impl<'a> Target<'a> {
         check_groups(&layers).map_err(|error| self.refuse(error))
     }
 
+    fn check_group(&self, layers: &Layers<'_>, changed: &BTreeSet<String>, after: &Overrides) -> Result<(), Refusal> {
+        for (key, value) in after.iter().filter(|(key, _)| changed.contains(*key)) {
+            Scope::Group.validate(key, value).map_err(Refusal::InvalidGroupConfig)?;
+        }
+        check_group(layers, after).map_err(Refusal::InvalidGroupConfig)
+    }
+
     fn refuse(&self, error: ConfigError) -> Refusal {
         match self.scope {
+            Scope::Group => Refusal::InvalidGroupConfig(error),
             Scope::Topic => Refusal::InvalidTopicConfig(error),
             Scope::Broker => Refusal::InvalidBrokerConfig(error),
         }

@@ -2,7 +2,10 @@
 
 use ottla_metadata::{
     AlteredConfigs, Refusal,
-    config::{Assignor, CompressionType, ConfigError, GroupConfig, MigrationPolicy, Need, Overrides, Scope, Settings},
+    config::{
+        Assignor, CompressionType, ConfigError, Entry, GroupConfig, Kind, MigrationPolicy, Need, Operation, Overrides,
+        Scope, Settings, Source,
+    },
 };
 use ottla_types::BrokerId;
 
@@ -14,6 +17,16 @@ fn resolved(cluster: &Cluster) -> GroupConfig {
 
 fn overrides(pairs: &[(&str, &str)]) -> Overrides {
     pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+}
+
+fn on_group(id: &str) -> AlteredConfigs {
+    AlteredConfigs::Group(id.to_owned())
+}
+
+fn entry(cluster: &Cluster, id: &str, key: &str) -> Entry {
+    let layers = cluster.image.layers(BrokerId(1), &cluster.settings);
+    let entries = layers.group_entries(cluster.image.group_configs(id));
+    entries.into_iter().find(|entry| entry.name == key).unwrap()
 }
 
 fn start(pairs: &[(&str, &str)]) -> Result<(), ConfigError> {
@@ -213,4 +226,88 @@ fn a_migration_policy_is_a_way_and_not_its_opposite() {
     assert_eq!(ways(MigrationPolicy::Upgrade), (true, false));
     assert_eq!(ways(MigrationPolicy::Downgrade), (false, true));
     assert_eq!(ways(MigrationPolicy::Bidirectional), (true, true));
+}
+
+#[test]
+fn a_group_is_configured_before_it_exists_and_forgotten_with_its_last_config() {
+    let mut cluster = Cluster::of(1);
+    let key = "consumer.session.timeout.ms";
+    cluster.alter(on_group("g"), &[(key, set("50000")), ("streams.num.standby.replicas", set("1"))]).unwrap();
+    cluster.replace(on_group("a"), &[("share.auto.offset.reset", "by_duration:PT1H30M")]).unwrap();
+    assert_eq!(cluster.image.configured_groups().collect::<Vec<_>>(), ["a", "g"]);
+    let config = resolved(&cluster).with_overrides(cluster.image.group_configs("g"));
+    assert_eq!(config.consumer_session_timeout_ms, 50_000);
+    assert_eq!(cluster.image.group_configs("nobody"), &Overrides::new());
+
+    cluster.replace(on_group("g"), &[(key, "55000")]).unwrap();
+    assert_eq!(cluster.image.group_configs("g"), &overrides(&[(key, "55000")]));
+    cluster.alter(on_group("g"), &[(key, Operation::Delete)]).unwrap();
+    cluster.replace(on_group("a"), &[]).unwrap();
+    assert_eq!(cluster.image.configured_groups().count(), 0);
+}
+
+#[test]
+fn a_group_may_not_leave_the_limits_of_its_broker() {
+    let mut cluster = Cluster::with(1, &[("group.consumer.max.heartbeat.interval.ms", "46000")]);
+    let before = cluster.image.clone();
+    for (key, value) in [
+        ("consumer.session.timeout.ms", "44999"),
+        ("consumer.session.timeout.ms", "60001"),
+        ("consumer.heartbeat.interval.ms", "4999"),
+        ("consumer.heartbeat.interval.ms", "46001"),
+        ("consumer.heartbeat.interval.ms", "45000"),
+        ("consumer.assignment.interval.ms", "15001"),
+    ] {
+        let refused = cluster.alter(on_group("g"), &[(key, set(value))]);
+        assert!(matches!(refused, Err(Refusal::InvalidGroupConfig(ConfigError::Conflict { .. }))), "{refused:?}");
+    }
+    for (key, value) in [
+        ("consumer.session.timeout.ms", "soon"),
+        ("share.isolation.level", "none"),
+        ("share.auto.offset.reset", "by_duration:x"),
+        ("share.auto.offset.reset", "by_duration:PT"),
+        ("share.delivery.count.limit", "11"),
+        ("streams.num.standby.replicas", "-1"),
+    ] {
+        let refused = cluster.alter(on_group("g"), &[(key, set(value))]);
+        assert!(matches!(refused, Err(Refusal::InvalidGroupConfig(ConfigError::Invalid { .. }))), "{refused:?}");
+    }
+    let Err(Refusal::InvalidGroupConfig(error)) = cluster.alter(on_group("g"), &[("bogus", set("1"))]) else {
+        panic!("a name that does not exist was taken");
+    };
+    assert_eq!(error.to_string(), "Unknown group config name: bogus");
+    for id in [String::new(), "g".repeat(32_768)] {
+        let refused = cluster.alter(on_group(&id), &[("consumer.session.timeout.ms", set("50000"))]);
+        assert!(matches!(refused, Err(Refusal::InvalidRequest(_))), "{refused:?}");
+    }
+    assert_eq!(cluster.image, before);
+    // Together they fit.
+    let both = [("consumer.heartbeat.interval.ms", set("45000")), ("consumer.session.timeout.ms", set("45001"))];
+    cluster.alter(on_group("g"), &both).unwrap();
+}
+
+#[test]
+fn every_group_config_is_described_with_what_the_broker_says_below_it() {
+    let mut cluster = Cluster::with(1, &[("group.consumer.session.timeout.ms", "46000")]);
+    let layers = cluster.image.layers(BrokerId(1), &cluster.settings);
+    let names: Vec<String> = layers.group_entries(&Overrides::new()).into_iter().map(|entry| entry.name).collect();
+    let table: Vec<&str> = Scope::Group.definitions().iter().map(|definition| definition.name).collect();
+    assert_eq!(names, table);
+    assert_eq!(table.len(), 17);
+
+    let key = "consumer.session.timeout.ms";
+    let inherited = entry(&cluster, "g", key);
+    assert_eq!((inherited.value.as_deref(), inherited.source.code()), (Some("46000"), Source::StaticBroker.code()));
+    cluster.alter(on_group("g"), &[(key, set("50000"))]).unwrap();
+    let own = entry(&cluster, "g", key);
+    assert_eq!((own.value.as_deref(), own.source.code(), own.read_only), (Some("50000"), 8, false));
+    assert_eq!(own.kind, Some(Kind::Int));
+    let story: Vec<(&str, &str, i8)> = own
+        .synonyms
+        .iter()
+        .map(|synonym| (synonym.name.as_str(), synonym.value.as_deref().unwrap(), synonym.source.code()))
+        .collect();
+    let twin = "group.consumer.session.timeout.ms";
+    assert_eq!(story, [(key, "50000", 8), (twin, "46000", 4), (twin, "45000", 5)]);
+    assert_eq!(entry(&cluster, "h", key).value.as_deref(), Some("46000"), "another group has its own");
 }

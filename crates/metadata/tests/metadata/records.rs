@@ -24,6 +24,7 @@ fn resource() -> impl Strategy<Value = ConfigResource> {
         topic_id().prop_map(ConfigResource::Topic),
         broker().prop_map(ConfigResource::Broker),
         Just(ConfigResource::DefaultBroker),
+        text().prop_map(|id| ConfigResource::Group(id.into())),
     ]
 }
 
