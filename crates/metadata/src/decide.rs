@@ -40,6 +40,9 @@ pub enum Command {
         /// Only say what would happen.
         validate_only: bool,
     },
+    /// Groups need the topic of committed offsets: it is made as the group configs say, unless it is there. Answered
+    /// with [`Reply::TopicsCreated`].
+    CreateOffsetsTopic,
     /// Answered with [`Reply::TopicsDeleted`], one row for each distinct topic asked for.
     DeleteTopics {
         /// What to delete.
@@ -213,6 +216,10 @@ pub fn decide(
         Command::CreateTopics { topics, validate_only } => {
             let (records, rows) = topics::create(image, settings, now, entropy, topics);
             Ok((unless(validate_only, records), Reply::TopicsCreated(topics::hide_ids(validate_only, rows))))
+        }
+        Command::CreateOffsetsTopic => {
+            let (records, rows) = topics::create_offsets_topic(image, settings, now, entropy);
+            Ok((records, Reply::TopicsCreated(rows)))
         }
         Command::DeleteTopics { topics } => {
             let (records, rows) = topics::delete(image, settings, topics);

@@ -44,6 +44,6 @@ pub use decide::{
 };
 pub use feature::{Feature, METADATA_VERSION, SUPPORTED_FEATURES};
 pub use image::{Broker, Image, Partition, Topic};
-pub use name::{MAX_TOPIC_NAME, is_internal_topic, validate_topic_name};
+pub use name::{MAX_TOPIC_NAME, OFFSETS_TOPIC, is_internal_topic, validate_topic_name};
 pub use record::{ConfigResource, DecodeError, Listener, Record};
 pub use refusal::Refusal;

@@ -5,6 +5,9 @@
 /// Longest name of a topic, in bytes: with a partition's number behind it, it still fits a file name.
 pub const MAX_TOPIC_NAME: usize = 249;
 
+/// The internal topic of committed offsets and groups.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// The log Kafka keeps its own metadata in: no topic of ours, and nobody may make one that looks like it.
 pub(crate) const METADATA_TOPIC: &str = "__cluster_metadata";
 
@@ -38,5 +41,5 @@ pub(crate) fn metric_name(name: &str) -> Option<String> {
 
 /// Whether the topic belongs to the brokers, as Metadata reports it.
 pub fn is_internal_topic(name: &str) -> bool {
-    matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+    matches!(name, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
 }

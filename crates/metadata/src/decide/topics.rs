@@ -11,8 +11,8 @@ use ottla_types::{BrokerId, LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 
 use super::{CreatedTopic, DeletedTopic, NewPartitions, NewTopic, Rows, TopicRef, brokers::draw_id, configs, distinct};
 use crate::{
-    ConfigResource, Image, Record, Refusal,
-    config::{BrokerConfig, ConfigError, Overrides, Settings, TopicConfig},
+    ConfigResource, Image, OFFSETS_TOPIC, Record, Refusal,
+    config::{BrokerConfig, ConfigError, GroupConfig, Overrides, Settings, TopicConfig},
     name::{METADATA_TOPIC, metric_name},
     validate_topic_name,
 };
@@ -29,15 +29,7 @@ pub(super) fn create(
     entropy: &mut dyn FnMut() -> [u8; 16],
     topics: Vec<NewTopic>,
 ) -> (Vec<Record>, Rows<String, CreatedTopic>) {
-    let mut created = Creation {
-        image,
-        now,
-        defaults: broker_config(image, settings),
-        base: TopicConfig::resolve(&configs::deciding_layers(image, settings)),
-        budget: MAX_PARTITIONS_PER_REQUEST,
-        metric_names: BTreeMap::new(),
-        records: Vec::new(),
-    };
+    let mut created = Creation::new(image, settings, now);
     let rows = distinct(topics, |topic| topic.name.clone())
         .into_iter()
         .map(|(name, topic)| {
@@ -46,6 +38,36 @@ pub(super) fn create(
         })
         .collect();
     (created.records, rows)
+}
+
+/// The topic of committed offsets. Its configs are not a client's wish, so what is refused to clients is no matter.
+pub(super) fn create_offsets_topic(
+    image: &Image,
+    settings: &Settings,
+    now: Timestamp,
+    entropy: &mut dyn FnMut() -> [u8; 16],
+) -> (Vec<Record>, Rows<String, CreatedTopic>) {
+    let config = GroupConfig::resolve(&configs::deciding_layers(image, settings));
+    let brokers = i16::try_from(image.brokers().len()).unwrap_or(i16::MAX);
+    let topic = NewTopic {
+        name: OFFSETS_TOPIC.to_owned(),
+        partitions: config.offsets_topic_partitions,
+        replication_factor: config.offsets_topic_replication_factor.min(brokers),
+        ..NewTopic::default()
+    };
+    let overrides = [
+        ("cleanup.policy", "compact".to_owned()),
+        // The coordinator compresses as it is told to; nobody shall undo that.
+        ("compression.type", "producer".to_owned()),
+        ("segment.bytes", config.offsets_topic_segment_bytes.to_string()),
+    ];
+    let overrides = overrides.map(|(key, value)| (key.to_owned(), value)).into();
+    let mut created = Creation::new(image, settings, now);
+    let result = created
+        .check_name(&topic.name)
+        .and_then(|()| created.place(entropy, &topic))
+        .map(|placement| created.add(entropy, topic.name, &placement, overrides));
+    (created.records, vec![(OFFSETS_TOPIC.to_owned(), result)])
 }
 
 /// One CreateTopics request under way: rows see the names and the partitions of the rows before them.
@@ -60,18 +82,39 @@ struct Creation<'a> {
     records: Vec<Record>,
 }
 
-impl Creation<'_> {
+impl<'a> Creation<'a> {
+    fn new(image: &'a Image, settings: &Settings, now: Timestamp) -> Creation<'a> {
+        Creation {
+            image,
+            now,
+            defaults: broker_config(image, settings),
+            base: TopicConfig::resolve(&configs::deciding_layers(image, settings)),
+            budget: MAX_PARTITIONS_PER_REQUEST,
+            metric_names: BTreeMap::new(),
+            records: Vec::new(),
+        }
+    }
+
     fn topic(&mut self, entropy: &mut dyn FnMut() -> [u8; 16], topic: NewTopic) -> Result<CreatedTopic, Refusal> {
         self.check_name(&topic.name)?;
         let overrides = self.check_configs(&topic.configs)?;
         let placement = if topic.assignments.is_empty() { self.place(entropy, &topic)? } else { self.by_hand(&topic)? };
         self.budget -= placement.len();
+        Ok(self.add(entropy, topic.name, &placement, overrides))
+    }
 
+    fn add(
+        &mut self,
+        entropy: &mut dyn FnMut() -> [u8; 16],
+        name: String,
+        placement: &Placement,
+        overrides: Overrides,
+    ) -> CreatedTopic {
         let id = draw_id(entropy);
-        let name: Arc<str> = topic.name.into();
+        let name: Arc<str> = name.into();
         let replication_factor = placement.first().map_or(0, |replicas| replicas.len());
         self.records.push(Record::TopicCreated { id, name: name.clone(), created: self.now });
-        self.records.extend(partition_records(id, 0, &placement));
+        self.records.extend(partition_records(id, 0, placement));
         self.records.extend(overrides.iter().map(|(key, value)| Record::ConfigSet {
             resource: ConfigResource::Topic(id),
             key: key.clone(),
@@ -80,12 +123,12 @@ impl Creation<'_> {
         if let Some(metric_name) = metric_name(&name) {
             self.metric_names.insert(metric_name, name);
         }
-        Ok(CreatedTopic {
+        CreatedTopic {
             id,
             partitions: i32::try_from(placement.len()).unwrap_or(i32::MAX),
             replication_factor: i16::try_from(replication_factor).unwrap_or(i16::MAX),
             overrides,
-        })
+        }
     }
 
     fn check_name(&self, name: &str) -> Result<(), Refusal> {

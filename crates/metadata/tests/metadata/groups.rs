@@ -1,7 +1,7 @@
 //! The configs of groups: the broker's, what must hold between them, and those of one group on top.
 
 use ottla_metadata::{
-    AlteredConfigs, Refusal,
+    AlteredConfigs, Command, CreatedTopic, OFFSETS_TOPIC, Refusal, Reply,
     config::{
         Assignor, CompressionType, ConfigError, Entry, GroupConfig, Kind, MigrationPolicy, Need, Operation, Overrides,
         Scope, Settings, Source,
@@ -27,6 +27,13 @@ fn entry(cluster: &Cluster, id: &str, key: &str) -> Entry {
     let layers = cluster.image.layers(BrokerId(1), &cluster.settings);
     let entries = layers.group_entries(cluster.image.group_configs(id));
     entries.into_iter().find(|entry| entry.name == key).unwrap()
+}
+
+fn create_offsets_topic(cluster: &mut Cluster) -> Result<CreatedTopic, Refusal> {
+    match cluster.run(Command::CreateOffsetsTopic) {
+        Ok(Reply::TopicsCreated(mut rows)) if rows.len() == 1 => rows.remove(0).1,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn start(pairs: &[(&str, &str)]) -> Result<(), ConfigError> {
@@ -310,4 +317,20 @@ fn every_group_config_is_described_with_what_the_broker_says_below_it() {
     let twin = "group.consumer.session.timeout.ms";
     assert_eq!(story, [(key, "50000", 8), (twin, "46000", 4), (twin, "45000", 5)]);
     assert_eq!(entry(&cluster, "h", key).value.as_deref(), Some("46000"), "another group has its own");
+}
+
+#[test]
+fn the_offsets_topic_is_made_once_as_the_configs_say() {
+    let mut cluster = Cluster::with(2, &[("num.partitions", "7"), ("offsets.topic.segment.bytes", "2097152")]);
+    let created = create_offsets_topic(&mut cluster).unwrap();
+    assert_eq!((created.partitions, created.replication_factor), (50, 2), "3 replicas, as far as there are brokers");
+    let expected = [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "2097152")];
+    assert_eq!(cluster.topic(OFFSETS_TOPIC).overrides, overrides(&expected));
+    assert_eq!(cluster.topic(OFFSETS_TOPIC).partitions.len(), 50);
+
+    let before = cluster.image.clone();
+    assert_eq!(create_offsets_topic(&mut cluster), Err(Refusal::TopicExists(OFFSETS_TOPIC.to_owned())));
+    assert_eq!(cluster.image, before);
+    let mut empty = Cluster::of(0);
+    assert!(matches!(create_offsets_topic(&mut empty), Err(Refusal::InvalidReplicationFactor(_))));
 }
