@@ -103,8 +103,11 @@ fn client_rule_5_features_come_with_version_3_and_none_of_them_begins_at_0() {
         }
         assert!(version == 4 || response.supported_features.iter().all(|feature| feature.min_version > 0));
         let finalised = &response.finalized_features;
-        let metadata = finalised.iter().find(|feature| feature.name == "metadata.version").unwrap();
-        assert!(metadata.max_version_level > 0);
+        let level = |name: &str| finalised.iter().find(|feature| feature.name == name).unwrap().max_version_level;
+        assert!(level("metadata.version") > 0);
+        assert_eq!(level("group.version"), 1);
+        let group = response.supported_features.iter().find(|feature| feature.name == "group.version");
+        assert_eq!(group.map(|feature| (feature.min_version, feature.max_version)), (version == 4).then_some((0, 1)));
         assert!(response.finalized_features_epoch >= 0);
     }
 }

@@ -20,5 +20,8 @@ pub struct Feature {
 /// the cluster's version; Ottla's own records have versions of their own.
 pub const METADATA_VERSION: Feature = Feature { name: "metadata.version", min: 7, max: 30 };
 
+/// Which group protocols clients may use: with 1, the consumer protocol besides the classic one (KIP-848).
+pub const GROUP_VERSION: Feature = Feature { name: "group.version", min: 0, max: 1 };
+
 /// Every feature this version serves.
-pub const SUPPORTED_FEATURES: &[Feature] = &[METADATA_VERSION];
+pub const SUPPORTED_FEATURES: &[Feature] = &[GROUP_VERSION, METADATA_VERSION];

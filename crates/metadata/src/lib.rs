@@ -42,7 +42,7 @@ pub use decide::{
     AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, CreatedTopic, DeletedTopic, IncrementalAlteration,
     NewPartitions, NewTopic, Reply, Rows, TopicRef, decide,
 };
-pub use feature::{Feature, METADATA_VERSION, SUPPORTED_FEATURES};
+pub use feature::{Feature, GROUP_VERSION, METADATA_VERSION, SUPPORTED_FEATURES};
 pub use image::{Broker, Image, Partition, Topic};
 pub use name::{MAX_TOPIC_NAME, OFFSETS_TOPIC, is_internal_topic, validate_topic_name};
 pub use record::{ConfigResource, DecodeError, Listener, Record};

@@ -1,6 +1,6 @@
 //! The cluster's birth, its brokers and its producer ids.
 
-use ottla_metadata::{Command, METADATA_VERSION, Record, Refusal, Reply};
+use ottla_metadata::{Command, GROUP_VERSION, METADATA_VERSION, Record, Refusal, Reply};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, ProducerId};
 
 use crate::cluster::{Cluster, registration, topic};
@@ -20,8 +20,20 @@ fn only_features_that_are_served_are_finalised() {
     let cluster = Cluster::of(1);
     let features: Vec<(&str, i16)> =
         cluster.image.features().iter().map(|(name, level)| (name.as_str(), *level)).collect();
-    assert_eq!(features, [(METADATA_VERSION.name, METADATA_VERSION.max)]);
+    assert_eq!(features, [("group.version", 1), ("metadata.version", METADATA_VERSION.max)]);
     assert!(cluster.image.features_epoch() > 0);
+}
+
+#[test]
+fn a_cluster_of_an_older_version_gets_the_features_that_are_new_and_keeps_its_levels() {
+    let mut cluster = Cluster::of(1);
+    for (name, level) in [(GROUP_VERSION.name, 0), (METADATA_VERSION.name, 29)] {
+        cluster.image.apply(&Record::FeatureLevel { name: name.to_owned(), level });
+    }
+    cluster.run(Command::Bootstrap).unwrap();
+    let features: Vec<(&str, i16)> =
+        cluster.image.features().iter().map(|(name, level)| (name.as_str(), *level)).collect();
+    assert_eq!(features, [("group.version", 1), ("metadata.version", 29)]);
 }
 
 #[test]
