@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use ottla_client::{Acks, Delivery, NewRecord, Producer, ProducerConfig};
 use ottla_records::Compression;
 use ottla_types::PartitionIndex;
@@ -44,7 +44,7 @@ pub(crate) struct ProduceArgs {
     #[arg(long, short)]
     file: Option<PathBuf>,
     /// What separates key and value in a line, such as : or \t; without it there is no key
-    #[arg(long, short, value_name = "TEXT")]
+    #[arg(long, short, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
     /// The key of every record
     #[arg(long, conflicts_with = "key_separator")]
