@@ -21,7 +21,10 @@ use ottla_protocol::{
 };
 use ottla_types::{BrokerId, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
 
-use crate::{BrokerInfo, Client, Error, Target, TopicPartition, error::check};
+use crate::{
+    BrokerInfo, Client, Error, Target, TopicPartition,
+    error::{check, only},
+};
 
 /// How long the cluster may take over a change before it answers.
 const CHANGE_TIMEOUT_MS: i32 = 30_000;
@@ -416,11 +419,6 @@ impl Client {
         })
         .await
     }
-}
-
-/// The one row that was asked for.
-fn only<T>(row: Option<&T>) -> Result<&T, Error> {
-    row.ok_or_else(|| Error::Malformed { address: "the broker".to_owned(), reason: "it has no rows".to_owned() })
 }
 
 fn describe(resource: &ConfigResource) -> String {

@@ -141,6 +141,11 @@ pub(crate) fn check(what: impl FnOnce() -> String, code: i16, message: Option<&s
     if code == ErrorCode::None.code() { Ok(()) } else { Err(Error::broker(what(), code, message)) }
 }
 
+/// The one row that was asked for.
+pub(crate) fn only<T>(row: Option<T>) -> Result<T, Error> {
+    row.ok_or_else(|| Error::Malformed { address: "the broker".to_owned(), reason: "it has no rows".to_owned() })
+}
+
 fn broker_said(code: ErrorCode, message: Option<&str>) -> String {
     format!("{} ({})", message.unwrap_or(code.message()), code.name())
 }
