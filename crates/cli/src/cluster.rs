@@ -5,8 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use ottla_client::{Client, Timeouts};
 use ottla_types::PartitionIndex;
+use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, output};
 
 /// How to reach a cluster, and how to show what it says.
 #[derive(Args, Clone, Debug)]
@@ -37,6 +38,11 @@ impl ClusterArgs {
         let timeouts =
             Timeouts { connect: self.timeout.min(Duration::from_secs(5)), request: self.timeout, call: self.timeout };
         Ok(Client::connect_with(&bootstrap, "ottla", timeouts).await?)
+    }
+
+    /// Says what was done, to a person or to a program.
+    pub(crate) fn say(&self, json: &Value, text: &str) -> Result<(), Failure> {
+        if self.json { output::print_json(json) } else { output::print(&format!("{text}\n")) }
     }
 }
 

@@ -5,5 +5,6 @@ pub(crate) mod config;
 pub(crate) mod consume;
 pub(crate) mod dump;
 pub(crate) mod format;
+pub(crate) mod group;
 pub(crate) mod produce;
 pub(crate) mod topic;

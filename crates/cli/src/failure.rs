@@ -32,6 +32,11 @@ impl Failure {
     }
 }
 
+/// Whether a broker refused with that code of Kafka's.
+pub(crate) fn is(error: &ottla_client::Error, code: &str) -> bool {
+    error.code().is_some_and(|found| found.name() == code)
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

@@ -58,6 +58,8 @@ enum Command {
     /// Read records
     #[command(after_help = c::consume::EXAMPLES)]
     Consume(c::consume::ConsumeArgs),
+    /// List, describe, reset and delete consumer groups
+    Group(c::group::GroupArgs),
     /// Show and change the configs of topics and brokers
     Config(c::config::ConfigArgs),
     /// Show what is in the files of a data directory
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         Command::Topic(args) => c::topic::run(args),
         Command::Produce(args) => c::produce::run(args),
         Command::Consume(args) => c::consume::run(args),
+        Command::Group(args) => c::group::run(args),
         Command::Config(args) => c::config::run(args),
         Command::Dump(args) => c::dump::run(&args),
         Command::Bench(args) => c::bench::run(&args),

@@ -57,6 +57,16 @@ pub(crate) fn print_json(value: &Value) -> Result<(), Failure> {
     print(&format!("{value}\n"))
 }
 
+/// A number with its noun, in the plural where it is one.
+pub(crate) fn count(number: impl ToString, noun: &str) -> String {
+    let number = number.to_string();
+    match (number.as_str(), noun) {
+        ("1", _) => format!("1 {noun}"),
+        (_, "copy") => format!("{number} copies"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
 /// Bytes in the largest binary unit that keeps the number above one: `1.5 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];

@@ -13,7 +13,7 @@ use ottla_types::{Offset, PartitionIndex, Timestamp};
 use crate::{
     cluster::{self, ClusterArgs, partition},
     commands::format::Format,
-    failure::Failure,
+    failure::{Failure, is},
 };
 
 pub(crate) const EXAMPLES: &str = "\
@@ -72,7 +72,8 @@ fn start(text: &str) -> Result<Start, String> {
     }
 }
 
-fn since(text: &str) -> Result<Timestamp, String> {
+/// A time on a command line.
+pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(millis) = text.parse() {
         return Ok(Timestamp(millis));
     }
@@ -150,7 +151,7 @@ async fn consume(args: &ConsumeArgs) -> Result<(), Failure> {
 
 /// An offset that is not there is told with the offsets that are.
 async fn explain(client: &Client, consumer: &Consumer, error: Error) -> Failure {
-    if error.code().is_none_or(|code| code.name() != "OFFSET_OUT_OF_RANGE") {
+    if !is(&error, "OFFSET_OUT_OF_RANGE") {
         return error.into();
     }
     for (at, next) in consumer.positions() {

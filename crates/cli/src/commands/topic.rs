@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::{
     cluster::{self, ClusterArgs, key_value},
-    failure::Failure,
-    output::{self, Table},
+    failure::{Failure, is},
+    output::{self, Table, count},
 };
 
 #[derive(Args)]
@@ -135,8 +135,7 @@ pub(crate) fn run(args: TopicArgs) -> Result<(), Failure> {
                 if !changes.is_empty() {
                     client.alter_configs(&ConfigResource::Topic(topic.clone()), &changes, dry_run).await?;
                 }
-                say(
-                    &cluster,
+                cluster.say(
                     &json!({ "topic": topic, "altered": !dry_run }),
                     &match dry_run {
                         true => format!("Topic {topic} could be altered."),
@@ -152,20 +151,12 @@ pub(crate) fn run(args: TopicArgs) -> Result<(), Failure> {
                         Err(error) if if_exists && is(&error, "UNKNOWN_TOPIC_OR_PARTITION") => continue,
                         Err(error) => return Err(error.into()),
                     }
-                    say(&cluster, &json!({ "topic": name, "deleted": true }), &format!("Deleted topic {name}."))?;
+                    cluster.say(&json!({ "topic": name, "deleted": true }), &format!("Deleted topic {name}."))?;
                 }
                 Ok(())
             }
         }
     })
-}
-
-fn is(error: &ottla_client::Error, code: &str) -> bool {
-    error.code().is_some_and(|found| found.name() == code)
-}
-
-fn say(cluster: &ClusterArgs, json: &serde_json::Value, text: &str) -> Result<(), Failure> {
-    if cluster.json { output::print_json(json) } else { output::print(&format!("{text}\n")) }
 }
 
 async fn create(
@@ -179,7 +170,7 @@ async fn create(
     let created = match client.create_topic(topic, dry_run).await {
         Ok(created) => created,
         Err(error) if if_not_exists && is(&error, "TOPIC_ALREADY_EXISTS") => {
-            return say(cluster, &json!({ "topic": name, "created": false }), &format!("Topic {name} exists."));
+            return cluster.say(&json!({ "topic": name, "created": false }), &format!("Topic {name} exists."));
         }
         Err(error) => return Err(error.into()),
     };
@@ -193,19 +184,11 @@ async fn create(
     let verb = if dry_run { "Could create" } else { "Created" };
     let counts = match (created.partitions, created.replication_factor) {
         (Some(partitions), Some(copies)) => {
-            format!(" with {} of {}", count(partitions, "partition"), count(copies.into(), "copy"))
+            format!(" with {} of {}", count(partitions, "partition"), count(copies, "copy"))
         }
         _ => String::new(),
     };
-    say(cluster, &json, &format!("{verb} topic {name}{counts}."))
-}
-
-fn count(number: i32, noun: &str) -> String {
-    match (number, noun) {
-        (1, _) => format!("1 {noun}"),
-        (_, "copy") => format!("{number} copies"),
-        _ => format!("{number} {noun}s"),
-    }
+    cluster.say(&json, &format!("{verb} topic {name}{counts}."))
 }
 
 async fn list(cluster: &ClusterArgs, internal: bool) -> Result<(), Failure> {
