@@ -145,6 +145,18 @@ impl Broker {
         let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kilobytes * 1024)
     }
+
+    /// CPU time in user and system code since the start, all threads together, from `/proc`.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name of the program comes in parentheses and may have spaces and parentheses in it.
+        let (_, fields) = stat.rsplit_once(')').context("no program in /proc")?;
+        let mut ticks: u64 = 0;
+        for field in fields.split_whitespace().skip(11).take(2) {
+            ticks += field.parse::<u64>()?;
+        }
+        Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+    }
 }
 
 /// A loopback address nobody listens on at this moment, nor on the port after it (Kafka's controller takes that one).

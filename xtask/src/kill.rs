@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::broker::{Process, Subject, free_address, until};
 use crate::history::{Anomaly, History, Partition, Sent, Verdict};
+use crate::libraries::{Library, command, text};
 use crate::wire::Connection;
 
 const PARTITIONS: i32 = 3;
@@ -42,14 +43,6 @@ pub(crate) struct Arguments {
     option: Vec<String>,
     #[command(flatten)]
     subject: Subject,
-}
-
-/// A client library: how its program is built and started.
-struct Library {
-    name: &'static str,
-    /// Commands that must succeed first, each in its directory.
-    prepare: fn(cache: &Path) -> Vec<(Command, &'static str)>,
-    program: fn(cache: &Path) -> Command,
 }
 
 const LIBRARIES: [Library; 3] = [
@@ -87,16 +80,6 @@ const LIBRARIES: [Library; 3] = [
     },
 ];
 
-fn command(program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    command
-}
-
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     arguments.subject.check()?;
     fs::create_dir_all(CACHE)?;
@@ -107,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut missing = Vec::new();
     let mut programs = Vec::new();
     for library in &LIBRARIES {
-        match prepare(library, &cache) {
+        match library.prepare(&cache) {
             Ok(()) => programs.push((library.name, (library.program)(&cache))),
             Err(error) => missing.push((library.name, error)),
         }
@@ -161,18 +144,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// A producer that was never acknowledged anything proves nothing.
 fn is_good(producer: &Seen, verdict: &Verdict) -> bool {
     verdict.is_clean() && producer.failures.is_empty() && verdict.acknowledged > 0
-}
-
-fn prepare(library: &Library, cache: &Path) -> Result<()> {
-    for (mut command, place) in (library.prepare)(cache) {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let output = command.current_dir(place).output().with_context(|| format!("{program} cannot be run"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{program} in {place}: {}: {}", output.status, said.lines().last().unwrap_or_default());
-        }
-    }
-    Ok(())
 }
 
 fn kill(

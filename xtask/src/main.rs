@@ -12,8 +12,10 @@ mod compat;
 #[cfg(target_os = "linux")]
 mod full;
 mod fuzz;
+mod groups;
 mod history;
 mod kill;
+mod libraries;
 mod measure;
 #[cfg(target_os = "linux")]
 mod power;
@@ -44,6 +46,8 @@ enum Command {
     PowerLoss(power::Arguments),
     /// Kill a broker again and again under producers of three client libraries, and read everything back
     Kill(kill::Arguments),
+    /// Torture consumer groups of three client libraries, and the broker under them
+    Groups(groups::Arguments),
     /// Fill a small disk under load: errors, reads, losses, and getting on when there is room again
     #[cfg(target_os = "linux")]
     Full(full::Arguments),
@@ -74,6 +78,7 @@ fn run(command: Command) -> Result<ExitCode> {
         #[cfg(target_os = "linux")]
         Command::PowerLoss(arguments) => power::run(&arguments),
         Command::Kill(arguments) => kill::run(&arguments),
+        Command::Groups(arguments) => groups::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::Full(arguments) => full::run(&arguments),
         #[cfg(target_os = "linux")]

@@ -30,6 +30,8 @@ use kafka_protocol::records::{
     RecordBatchEncoder, RecordEncodeOptions, TimestampType,
 };
 
+pub(crate) mod groups;
+
 /// How long the broker may take inside a request that says so, in milliseconds.
 const BROKER_TIMEOUT_MS: i32 = 30_000;
 /// How much one fetch may bring, in bytes.
