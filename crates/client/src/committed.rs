@@ -21,6 +21,15 @@ const ONE_GROUP_UNTIL: i16 = 7;
 /// The last version of OffsetCommit that names topics; those after know them by id alone.
 const NAMES_UNTIL: i16 = 9;
 
+/// Who commits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Committer<'a> {
+    /// Somebody outside the group.
+    Tool,
+    /// A member of it.
+    Member { id: &'a str, epoch: i32 },
+}
+
 impl Client {
     /// What a group has committed, by partition. A group that does not exist has committed nothing.
     ///
@@ -59,6 +68,15 @@ impl Client {
     /// # Errors
     /// The group has members ([`ErrorCode::UnknownMemberId`]), a partition does not exist, or the coordinator refuses.
     pub async fn set_committed(&self, group: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), Error> {
+        self.commit(group, Committer::Tool, offsets).await
+    }
+
+    pub(crate) async fn commit(
+        &self,
+        group: &str,
+        by: Committer<'_>,
+        offsets: &[(TopicPartition, Offset)],
+    ) -> Result<(), Error> {
         let mut topics: Vec<OffsetCommitRequestTopic> = Vec::new();
         for (at, offset) in offsets {
             let row = OffsetCommitRequestPartition {
@@ -75,8 +93,17 @@ impl Client {
                 }),
             }
         }
-        // By default of no generation and no member, which is how a tool says that it is not a member.
-        let request = OffsetCommitRequest { group_id: group.into(), topics, ..Default::default() };
+        let (member_id, epoch) = match by {
+            Committer::Tool => ("", -1),
+            Committer::Member { id, epoch } => (id, epoch),
+        };
+        let request = OffsetCommitRequest {
+            group_id: group.into(),
+            generation_id_or_member_epoch: epoch,
+            member_id: member_id.into(),
+            topics,
+            ..Default::default()
+        };
         self.coordinated(group, async |at| {
             let (answer, _) = self.request_at_most(Target::Broker(at), &request, NAMES_UNTIL).await?;
             let rows = answer.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |row| (topic, row)));

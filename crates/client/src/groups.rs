@@ -1,6 +1,6 @@
 //! Consumer groups from outside: which there are, who is in them, and removing them.
 //!
-//! What a group has committed is in `committed.rs`. Not here: being a member of one.
+//! What a group has committed is in `committed.rs`. Not here: being a member of one (`group_consumer.rs`).
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! A Kafka client for Ottla's own command line, tests and benchmarks. It works against any Kafka-compatible broker.
 //!
-//! Small on purpose: it produces, reads given partitions, and manages topics, configs and groups. What is not here:
-//! being a member of a group, transactions, security. Where to go next: `client.rs` (finding brokers and trying again),
-//! `connection.rs` (one socket), `producer.rs` with `batches.rs`, `consumer.rs`, `offsets.rs`, `admin.rs`, `groups.rs`
-//! with `committed.rs`.
+//! Small on purpose: it produces, reads given partitions or as a member of a group, and manages topics, configs and
+//! groups. What is not here: the classic group protocol, transactions, security. Where to go next: `client.rs` (finding
+//! brokers and trying again), `connection.rs` (one socket), `producer.rs` with `batches.rs`, `consumer.rs`,
+//! `group_consumer.rs`, `offsets.rs`, `admin.rs`, `groups.rs` with `committed.rs`.
 //!
 //! ```no_run
 //! use ottla_client::{Client, Consumer, ConsumerConfig, NewRecord, Producer, ProducerConfig, Start};
@@ -35,6 +35,7 @@ mod committed;
 mod connection;
 mod consumer;
 mod error;
+mod group_consumer;
 mod groups;
 mod metadata;
 mod offsets;
@@ -47,6 +48,7 @@ pub use admin::{
 pub use client::{Client, Target, Timeouts};
 pub use consumer::{Consumer, ConsumerConfig, Fetched, Start};
 pub use error::Error;
+pub use group_consumer::GroupConsumer;
 pub use groups::{GroupInfo, GroupKind, GroupMember, ListedGroup};
 pub use metadata::{BrokerInfo, PartitionInfo, TopicInfo, TopicPartition};
 pub use offsets::{Found, Position};

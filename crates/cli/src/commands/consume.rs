@@ -1,4 +1,8 @@
 //! `ottla consume`: read partitions from a place on, to their end or following it.
+//!
+//! As a member of a group: `consume/member.rs`.
+
+mod member;
 
 use std::{
     collections::HashMap,
@@ -7,7 +11,7 @@ use std::{
 };
 
 use clap::Args;
-use ottla_client::{Client, Consumer, ConsumerConfig, Error, Position, Start, TopicPartition};
+use ottla_client::{Client, Consumer, ConsumerConfig, Error, Fetched, Position, Start, TopicPartition};
 use ottla_types::{Offset, PartitionIndex, Timestamp};
 
 use crate::{
@@ -22,6 +26,7 @@ Examples:
   ottla consume orders --from end            what comes from now on
   ottla consume orders --last 10
   ottla consume orders --since 1h --follow
+  ottla consume orders --group billing       what the group has not read yet, then stop
   ottla consume orders --from 4711 -p 0 --max 1 --format json
   ottla consume orders --format '%p:%o %k=%v\\n'
 
@@ -50,6 +55,9 @@ pub(crate) struct ConsumeArgs {
     /// Stop after this many records
     #[arg(long, short = 'n', value_name = "N")]
     max: Option<u64>,
+    /// Read as a member of this group: go on where it is, and commit what was written out
+    #[arg(long, short, value_name = "GROUP", conflicts_with_all = ["last", "since", "partition"])]
+    group: Option<String>,
     /// Only these partitions
     #[arg(long, short, value_name = "N", value_delimiter = ',', value_parser = partition)]
     partition: Vec<PartitionIndex>,
@@ -88,6 +96,9 @@ pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
 
 pub(crate) fn run(args: ConsumeArgs) -> Result<(), Failure> {
     cluster::run(async {
+        if let Some(group) = &args.group {
+            return member::consume(&args, group).await;
+        }
         tokio::select! {
             done = consume(&args) => done,
             // Leaving a follow this way is how it is meant to end.
@@ -124,29 +135,38 @@ async fn consume(args: &ConsumeArgs) -> Result<(), Failure> {
     }
 
     let mut left = args.max.unwrap_or(u64::MAX);
-    let mut text = Vec::new();
     while left > 0 && !consumer.positions().is_empty() {
         let arrived = match consumer.poll().await {
             Ok(arrived) => arrived,
             Err(error) => return Err(explain(&client, &consumer, error).await),
         };
         for fetched in arrived {
-            text.clear();
             let end = ends.get(&fetched.at).copied();
-            let wanted = fetched.records.iter().filter(|record| end.is_none_or(|end| record.offset < end));
-            for record in wanted.take(usize::try_from(left).unwrap_or(usize::MAX)) {
-                format.write(&mut text, &fetched.at, record);
-                left -= 1;
-            }
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(&text)?;
-            stdout.flush()?;
+            write(&format, &fetched, end, &mut left)?;
             if end.is_some_and(|end| fetched.next >= end) {
                 consumer.remove(&fetched.at);
             }
         }
     }
     Ok(())
+}
+
+/// Writes out the records before `end`, as many as are `left`, and gives the offset behind them.
+fn write(format: &Format, fetched: &Fetched, end: Option<Offset>, left: &mut u64) -> Result<Offset, Failure> {
+    let mut text = Vec::new();
+    let mut next = fetched.next;
+    for record in &fetched.records {
+        if *left == 0 || end.is_some_and(|end| record.offset >= end) {
+            next = record.offset;
+            break;
+        }
+        format.write(&mut text, &fetched.at, record);
+        *left -= 1;
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&text)?;
+    stdout.flush()?;
+    Ok(next)
 }
 
 /// An offset that is not there is told with the offsets that are.
