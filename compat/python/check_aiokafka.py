@@ -3,13 +3,17 @@
 import asyncio
 
 import aiokafka
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import CommitFailedError, TopicAlreadyExistsError, for_code
+from aiokafka.structs import OffsetAndMetadata
 
+import groups
 import suite
-from suite import Record, Wrong
+from suite import NotAvailable, Record, Wrong
 
 
 class AioProducer:
@@ -106,7 +110,63 @@ class AioReader:
         self.client.run(self.consumer.stop())
 
 
-class AioKafka(suite.Client):
+def commits(offsets):
+    return {TopicPartition(*place): OffsetAndMetadata(*row) for place, row in offsets.items()}
+
+
+class AioMember(groups.Member, ConsumerRebalanceListener):
+    def __init__(self, client, membership):
+        super().__init__()
+        self.client = client
+
+        async def open_and_subscribe():
+            consumer = AIOKafkaConsumer(
+                **client.config,
+                client_id=membership.client_id,
+                group_id=membership.group,
+                group_instance_id=membership.instance,
+                session_timeout_ms=membership.session * 1000,
+                rebalance_timeout_ms=60_000,
+                heartbeat_interval_ms=500,
+                metadata_max_age_ms=int(groups.REFRESH * 1000),
+                partition_assignment_strategy=[RangePartitionAssignor],
+                auto_offset_reset="earliest",
+                enable_auto_commit=False,
+                fetch_max_wait_ms=100,
+            )
+            consumer.subscribe(list(membership.topics), listener=self)
+            try:
+                # Returns when the group has given it places, which needs the other members, which step meanwhile.
+                await consumer.start()
+            except BaseException:
+                await consumer.stop()
+                raise
+            return consumer
+
+        self.consumer = client.run(open_and_subscribe())
+
+    async def on_partitions_assigned(self, assigned):
+        self.gain((p.topic, p.partition) for p in assigned)
+
+    async def on_partitions_revoked(self, revoked):
+        self.lose((p.topic, p.partition) for p in revoked)
+
+    def step(self):
+        for where, messages in self.client.run(self.consumer.getmany(timeout_ms=50)).items():
+            for m in messages:
+                record = Record(m.value, m.key, tuple(m.headers or ()), m.timestamp)
+                self.got.append(((where.topic, where.partition), m.offset, record))
+
+    def commit(self, offsets):
+        self.client.run(self.consumer.commit(commits(offsets)))
+
+    def leave(self):
+        self.client.run(self.consumer.stop())
+
+
+class AioKafka(groups.Client):
+    no_consumer_protocol = "aiokafka speaks only the classic group protocol"
+    no_cooperative = "aiokafka has no cooperative assignor"
     impossible = ((None, None),)
 
     def __init__(self, bootstrap, timeout):
@@ -206,6 +266,54 @@ class AioKafka(suite.Client):
     def reader(self, name, partition, start):
         return AioReader(self, name, partition, start)
 
+    def member(self, membership):
+        return AioMember(self, membership)
+
+    def groups(self):
+        return {group: None for group, _ in self.admin("list_consumer_groups")}
+
+    def describe_group(self, group):
+        ((found,),) = [answer.groups for answer in self.admin("describe_consumer_groups", [group])]
+        code, name, state, kind, protocol, rows, *_ = found
+        if code:
+            raise for_code(code)(name)
+        members = {}
+        for row in rows:
+            client_id, assignment = (row[2], row[5]) if len(row) == 6 else (row[1], row[4])
+            held = ConsumerProtocolMemberAssignment.decode(assignment)
+            members[client_id] = {(p.topic, p.partition) for p in held.partitions()}
+        return state, members
+
+    def delete_group(self, group):
+        raise NotAvailable("aiokafka has no call that deletes groups")
+
+    def committed(self, group, place):
+        where = TopicPartition(*place)
+        found = self.admin("list_consumer_group_offsets", group, None, [where])[where]
+        return None if found.offset < 0 else (found.offset, found.metadata)
+
+    def set_offsets(self, group, offsets):
+        """There is no admin call; a consumer that is assigned its partitions commits without being a member."""
+
+        async def commit():
+            consumer = AIOKafkaConsumer(**self.config, group_id=group, enable_auto_commit=False)
+            try:
+                await consumer.start()
+                consumer.assign([TopicPartition(*place) for place in offsets])
+                await consumer.commit(commits({place: (offset, "") for place, offset in offsets.items()}))
+            finally:
+                await consumer.stop()
+
+        self.run(commit())
+
+    def delete_offsets(self, group, places):
+        raise NotAvailable("aiokafka has no call that deletes offsets")
+
+    def error_name(self, error):
+        # A consumer's commit fails with an error around the broker's.
+        cause = error.__cause__ if isinstance(error, CommitFailedError) else error
+        return getattr(cause, "message", type(cause).__name__)
+
     def close(self):
         if self.opened is not None:
             self.run(self.opened.close())
@@ -213,4 +321,4 @@ class AioKafka(suite.Client):
 
 
 if __name__ == "__main__":
-    suite.main("aiokafka", aiokafka.__version__, AioKafka)
+    suite.main("aiokafka", aiokafka.__version__, AioKafka, groups.Suite)

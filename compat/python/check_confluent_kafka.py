@@ -5,6 +5,7 @@ import time
 import confluent_kafka
 from confluent_kafka import (
     Consumer,
+    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     OFFSET_BEGINNING,
@@ -22,8 +23,13 @@ from confluent_kafka.admin import (
     NewTopic,
 )
 
+import groups
 import suite
-from suite import Record, Wrong
+from suite import NotAvailable, Record, Wrong
+
+
+STATES = {"STABLE": "Stable", "EMPTY": "Empty", "DEAD": "Dead"}
+PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
 
 
 class ConfluentProducer:
@@ -67,6 +73,21 @@ class ConfluentProducer:
         self.producer.flush(0)
 
 
+def polled(consumer, seconds):
+    """The next message, or None; the loss of a connection is none."""
+    message = consumer.poll(seconds)
+    if message is None or not message.error():
+        return message
+    if message.error().retriable() or message.error().code() in PASSING:
+        return None
+    raise KafkaException(message.error())
+
+
+def record_of(message):
+    _, timestamp = message.timestamp()
+    return Record(message.value(), message.key(), tuple(message.headers() or ()), timestamp)
+
+
 class ConfluentReader:
     def __init__(self, client, topic, partition, start):
         self.timeout = client.timeout
@@ -91,20 +112,9 @@ class ConfluentReader:
         got = []
         deadline = time.monotonic() + seconds
         while len(got) < count and (left := deadline - time.monotonic()) > 0:
-            message = self.consumer.poll(left)
-            if message is None:
-                continue
-            if message.error():
-                if message.error().retriable() or message.error().code() == KafkaError._TRANSPORT:
-                    continue
-                raise KafkaException(message.error())
-            kind, timestamp = message.timestamp()
-            got.append(
-                (
-                    message.offset(),
-                    Record(message.value(), message.key(), tuple(message.headers() or ()), timestamp),
-                )
-            )
+            message = polled(self.consumer, left)
+            if message is not None:
+                got.append((message.offset(), record_of(message)))
         return got
 
     def read(self, count):
@@ -120,7 +130,52 @@ class ConfluentReader:
         self.consumer.close()
 
 
-class Confluent(suite.Client):
+class ConfluentMember(groups.Member):
+    def __init__(self, client, membership):
+        super().__init__()
+        config = client.config | {
+            "group.id": membership.group,
+            "client.id": membership.client_id,
+            "group.protocol": membership.protocol,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 100,
+            "topic.metadata.refresh.interval.ms": int(groups.REFRESH * 1000),
+        }
+        if membership.protocol == "classic":
+            config["partition.assignment.strategy"] = "cooperative-sticky" if membership.cooperative else "range"
+            config["session.timeout.ms"] = membership.session * 1000
+            config["heartbeat.interval.ms"] = 500
+        if membership.instance:
+            config["group.instance.id"] = membership.instance
+        self.consumer = Consumer(config)
+        topics = [membership.pattern] if membership.pattern else list(membership.topics)
+        self.consumer.subscribe(
+            topics,
+            on_assign=lambda _, places: self.gain((p.topic, p.partition) for p in places),
+            on_revoke=lambda _, places: self.lose((p.topic, p.partition) for p in places),
+            on_lost=lambda _, places: self.lose((p.topic, p.partition) for p in places),
+        )
+
+    def step(self):
+        wait = 0.05
+        while (message := polled(self.consumer, wait)) is not None:
+            self.got.append(((message.topic(), message.partition()), message.offset(), record_of(message)))
+            wait = 0
+
+    def commit(self, offsets):
+        rows = [TopicPartition(*place, offset, text) for place, (offset, text) in offsets.items()]
+        for row in self.consumer.commit(offsets=rows, asynchronous=False):
+            if row.error:
+                raise KafkaException(row.error)
+
+    def leave(self):
+        self.consumer.close()
+
+
+class Confluent(groups.Client):
+    metadata_limit = 4095  # the binding adds a zero byte to the text
+
     def __init__(self, bootstrap, timeout):
         super().__init__(bootstrap, timeout)
         self.config = {
@@ -207,7 +262,52 @@ class Confluent(suite.Client):
     def reader(self, name, partition, start):
         return ConfluentReader(self, name, partition, start)
 
+    def member(self, membership):
+        return ConfluentMember(self, membership)
+
+    def groups(self):
+        found = self.admin.list_consumer_groups(request_timeout=self.timeout).result(self.timeout)
+        if found.errors:
+            raise found.errors[0]
+        return {group.group_id: STATES[group.state.name] for group in found.valid}
+
+    def describe_group(self, group):
+        try:
+            found = self.one(self.admin.describe_consumer_groups([group], request_timeout=self.timeout))
+        except KafkaException as error:
+            if self.error_name(error) != "GROUP_ID_NOT_FOUND":
+                raise
+            return "Dead", {}
+        members = {
+            member.client_id: {(p.topic, p.partition) for p in member.assignment.topic_partitions}
+            for member in found.members
+        }
+        return STATES[found.state.name], members
+
+    def delete_group(self, group):
+        self.one(self.admin.delete_consumer_groups([group], request_timeout=self.timeout))
+
+    def committed(self, group, place):
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*place)])
+        (row,) = self.one(self.admin.list_consumer_group_offsets([asked])).topic_partitions
+        if row.error:
+            raise KafkaException(row.error)
+        return None if row.offset < 0 else (row.offset, row.metadata or "")
+
+    def set_offsets(self, group, offsets):
+        rows = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        asked = ConsumerGroupTopicPartitions(group, rows)
+        for row in self.one(self.admin.alter_consumer_group_offsets([asked])).topic_partitions:
+            if row.error:
+                raise KafkaException(row.error)
+
+    def delete_offsets(self, group, places):
+        raise NotAvailable("confluent-kafka has no call that deletes offsets")
+
+    def error_name(self, error):
+        return error.args[0].name()
+
 
 if __name__ == "__main__":
     version = f"{confluent_kafka.__version__} (librdkafka {confluent_kafka.libversion()[0]})"
-    suite.main("confluent-kafka", version, Confluent)
+    suite.main("confluent-kafka", version, Confluent, groups.Suite)

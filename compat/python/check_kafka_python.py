@@ -1,12 +1,20 @@
 """kafka-python: a pure Python client. Runs the checks of `suite.py`."""
 
+import concurrent.futures
+import queue
+import sys
+import threading
 import time
 
 import kafka
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import GroupIdNotFoundError, KafkaError, NoError, TopicAlreadyExistsError
+from kafka.structs import OffsetAndMetadata
 
+import groups
 import suite
 from suite import Record, Wrong
 
@@ -77,7 +85,79 @@ class PythonReader:
         self.consumer.close()
 
 
-class KafkaPython(suite.Client):
+class PythonMember(groups.Member, ConsumerRebalanceListener):
+    """Polled by a thread of its own, as a program would do it: kafka-python forgets an assignment that arrives while
+    nobody polls."""
+
+    def __init__(self, client, membership):
+        super().__init__()
+        self.timeout = client.timeout
+        self.consumer = KafkaConsumer(
+            **client.config,
+            client_id=membership.client_id,
+            group_id=membership.group,
+            group_instance_id=membership.instance,
+            request_timeout_ms=max(int(client.timeout * 1000), membership.session * 1000 + 5000),
+            session_timeout_ms=membership.session * 1000,
+            heartbeat_interval_ms=500,
+            metadata_max_age_ms=int(groups.REFRESH * 1000),
+            partition_assignment_strategy=[
+                CooperativeStickyAssignor if membership.cooperative else RangePartitionAssignor
+            ],
+            fetch_max_wait_ms=100,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        self.consumer.subscribe(list(membership.topics), listener=self)
+        self.calls = queue.SimpleQueue()  # functions for the thread to run between two polls, None to end
+        self.thread = threading.Thread(target=self.poll, daemon=True)
+        self.thread.start()
+
+    def on_partitions_assigned(self, assigned):
+        self.gain((p.topic, p.partition) for p in assigned)
+
+    def on_partitions_revoked(self, revoked):
+        self.lose((p.topic, p.partition) for p in revoked)
+
+    def poll(self):
+        while True:
+            try:
+                for where, messages in self.consumer.poll(timeout_ms=200).items():
+                    for m in messages:
+                        record = Record(m.value, m.key, tuple(m.headers or ()), m.timestamp)
+                        self.got.append(((where.topic, where.partition), m.offset, record))
+            except KafkaError as error:
+                print(f"poll: {error!r}", file=sys.stderr)
+            if not self.calls.empty():
+                call = self.calls.get()
+                if call is None:
+                    return
+                call()
+
+    def step(self):
+        time.sleep(0.02)
+
+    def commit(self, offsets):
+        rows = {TopicPartition(*place): OffsetAndMetadata(*row, -1) for place, row in offsets.items()}
+        done = concurrent.futures.Future()
+
+        def commit():
+            try:
+                done.set_result(self.consumer.commit(rows, timeout_ms=int(self.timeout * 1000)))
+            except Exception as error:
+                done.set_exception(error)
+
+        self.calls.put(commit)
+        done.result(self.timeout)
+
+    def leave(self):
+        self.calls.put(None)
+        self.thread.join(self.timeout)
+        self.consumer.close(autocommit=False)
+
+
+class KafkaPython(groups.Client):
+    no_consumer_protocol = "kafka-python speaks only the classic group protocol"
     null_header_values = False
     impossible = ((None, None),)
 
@@ -178,10 +258,54 @@ class KafkaPython(suite.Client):
     def reader(self, name, partition, start):
         return PythonReader(self, name, partition, start)
 
+    def member(self, membership):
+        return PythonMember(self, membership)
+
+    def groups(self):
+        return {group["group_id"]: group["group_state"] for group in self.admin.list_groups()}
+
+    def describe_group(self, group):
+        found = self.admin.describe_groups([group])[group]
+        if found["error"] is not None and GroupIdNotFoundError.__name__ not in found["error"]:
+            raise Wrong(found["error"])
+        members = {}
+        for member in found["members"]:
+            held = member["member_assignment"]["assigned_partitions"]
+            members[member["client_id"]] = {(row["topic"], p) for row in held for p in row["partitions"]}
+        return found["group_state"], members
+
+    def delete_group(self, group):
+        answer = self.admin.delete_groups([group])[group]
+        if answer != "OK":
+            raise getattr(kafka.errors, answer)()
+
+    def committed(self, group, place):
+        where = TopicPartition(*place)
+        found = self.admin.list_group_offsets({group: [where]})[group][where]
+        return None if found.offset < 0 else (found.offset, found.metadata)
+
+    def set_offsets(self, group, offsets):
+        rows = {TopicPartition(*place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
+        self.must_be_ok(self.admin.alter_group_offsets(group, rows))
+
+    def delete_offsets(self, group, places):
+        self.must_be_ok(self.admin.delete_group_offsets(group, [TopicPartition(*place) for place in places]))
+
+    @staticmethod
+    def must_be_ok(answers):
+        for error in answers.values():
+            if error is not NoError:
+                raise error()
+
+    def error_name(self, error):
+        # The commit of a consumer is refused with an error around the broker's.
+        cause = error.__cause__ if getattr(error, "errno", None) is None and error.__cause__ else error
+        return getattr(cause, "message", None) or type(cause).__name__
+
     def close(self):
         if self.opened is not None:
             self.opened.close()
 
 
 if __name__ == "__main__":
-    suite.main("kafka-python", kafka.__version__, KafkaPython)
+    suite.main("kafka-python", kafka.__version__, KafkaPython, groups.Suite)

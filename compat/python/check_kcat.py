@@ -1,6 +1,7 @@
 """kcat, the command line over librdkafka, as Debian ships it. Runs the checks of `suite.py` that kcat can do.
 
-kcat has no admin commands: topics are created by the broker when kcat first asks for them.
+kcat has no admin commands: topics are created by the broker when kcat first asks for them, with one partition. A group
+has several topics therefore, found by a pattern.
 """
 
 import json
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 
+import groups
 import suite
 from suite import NotAvailable, Record, Wrong
 
@@ -90,25 +92,16 @@ def finish(process, timeout, data):
         raise Wrong(f"kcat ended with {process.returncode}: {errors.decode()[-200:]}")
 
 
-class KcatReader:
-    # Offset, timestamp and lengths, so that any bytes can follow; -1 is null.
-    FORMAT = "%o %T %K %S %h\n%k%s\n"
+class KcatOutput:
+    # With lengths, so that any bytes can follow; -1 is null.
+    FORMAT = "%t %p %o %T %K %S %h\n%k%s\n"
 
-    def __init__(self, client, topic, partition, start):
-        self.timeout = client.timeout
-        where = {suite.EARLIEST: "beginning", suite.LATEST: "end"}.get(start, str(start))
-        command = ["-C", "-t", topic, "-p", str(partition), "-o", where, "-u", "-f", self.FORMAT]
-        command += ["-X", "fetch.wait.max.ms=100", "-X", "fetch.message.max.bytes=8000000", "-X", "check.crcs=true"]
-        self.process = client.start(command, stdin=subprocess.DEVNULL)
+    def __init__(self, process):
+        self.process = process
         self.out = b""
         self.err = b""
-        os.set_blocking(self.process.stdout.fileno(), False)
-        os.set_blocking(self.process.stderr.fileno(), False)
-        if start == suite.LATEST:
-            deadline = time.monotonic() + self.timeout
-            while b"Reached end" not in self.err:
-                if not self.more(deadline):
-                    raise Wrong(f"kcat never reached the end: {self.err.decode()[-200:]}")
+        os.set_blocking(process.stdout.fileno(), False)
+        os.set_blocking(process.stderr.fileno(), False)
 
     def more(self, deadline):
         """Waits for more output; False at the deadline or when kcat has ended."""
@@ -125,10 +118,11 @@ class KcatReader:
         return bool(ready) and not ended
 
     def parse(self):
+        """The next record that is there as a whole: (place, offset, Record), or None."""
         head, newline, rest = self.out.partition(b"\n")
         if not newline:
             return None
-        offset, timestamp, key, value, headers = head.split(b" ", 4)
+        topic, partition, offset, timestamp, key, value, headers = head.split(b" ", 6)
         key, value = int(key), int(value)
         size = max(key, 0) + max(value, 0)
         if len(rest) < size + 1:
@@ -143,15 +137,30 @@ class KcatReader:
         if rest[size : size + 1] != b"\n":
             raise Wrong("kcat's output does not have the lengths that it says")
         self.out = rest[size + 1 :]
-        return int(offset), record
+        return (topic.decode(), int(partition)), int(offset), record
+
+
+class KcatReader(KcatOutput):
+
+    def __init__(self, client, topic, partition, start):
+        self.timeout = client.timeout
+        where = {suite.EARLIEST: "beginning", suite.LATEST: "end"}.get(start, str(start))
+        command = ["-C", "-t", topic, "-p", str(partition), "-o", where, "-u", "-f", self.FORMAT]
+        command += ["-X", "fetch.wait.max.ms=100", "-X", "fetch.message.max.bytes=8000000", "-X", "check.crcs=true"]
+        super().__init__(client.start(command, stdin=subprocess.DEVNULL))
+        if start == suite.LATEST:
+            deadline = time.monotonic() + self.timeout
+            while b"Reached end" not in self.err:
+                if not self.more(deadline):
+                    raise Wrong(f"kcat never reached the end: {self.err.decode()[-200:]}")
 
     def poll(self, seconds, count):
         got = []
         deadline = time.monotonic() + seconds
         while len(got) < count:
-            record = self.parse()
-            if record is not None:
-                got.append(record)
+            parsed = self.parse()
+            if parsed is not None:
+                got.append(parsed[1:])
             elif not self.more(deadline):
                 break
         return got
@@ -170,7 +179,50 @@ class KcatReader:
         self.process.communicate()
 
 
-class Kcat(suite.Client):
+class KcatMember(groups.Member):
+    REBALANCE = re.compile(rb"% Group \S+ rebalanced.*?(assign|revo).*: (.*)\n")
+
+    def __init__(self, client, membership):
+        super().__init__()
+        pattern = membership.topics[0].removesuffix("0")
+        settings = {
+            "session.timeout.ms": membership.session * 1000,
+            "heartbeat.interval.ms": 500,
+            "topic.metadata.refresh.interval.ms": int(groups.REFRESH * 1000),
+            "partition.assignment.strategy": "cooperative-sticky" if membership.cooperative else "roundrobin",
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 100,
+        }
+        if membership.instance:
+            settings["group.instance.id"] = membership.instance
+        command = [text for key, value in settings.items() for text in ("-X", f"{key}={value}")]
+        command += ["-u", "-f", KcatOutput.FORMAT, "-G", membership.group, f"^{pattern}[0-9]$"]
+        self.timeout = client.timeout
+        self.output = KcatOutput(client.start(command, stdin=subprocess.DEVNULL))
+
+    def step(self):
+        self.output.more(time.monotonic() + 0.05)
+        while (line := self.output.err.partition(b"\n"))[1]:
+            self.output.err = line[2]
+            if said := self.REBALANCE.match(line[0] + b"\n"):
+                places = [place.rsplit(" ", 1) for place in said[2].decode().split(", ") if place]
+                places = [(topic, int(partition.strip("[]"))) for topic, partition in places]
+                (self.gain if said[1] == b"assign" else self.lose)(places)
+        while (parsed := self.output.parse()) is not None:
+            self.got.append(parsed)
+
+    def commit(self, offsets):
+        """kcat commits what it has printed when partitions are taken from it and when it ends; it cannot be told to."""
+
+    def leave(self):
+        self.output.process.terminate()
+        self.output.process.communicate(timeout=self.timeout)
+
+
+class Kcat(groups.Client):
+    no_consumer_protocol = "kcat's librdkafka is older than the new group protocol"
+    no_describe = NO_ADMIN
+    tells_commits = False
     sets_timestamps = False
     impossible = ((None, b""), (b"", None))
     values_above_1mb = False
@@ -233,8 +285,11 @@ class Kcat(suite.Client):
     def reader_at_time(self, name, partition, timestamp):
         return KcatReader(self, name, partition, f"s@{timestamp}")
 
+    def member(self, membership):
+        return KcatMember(self, membership)
 
-class KcatSuite(suite.Suite):
+
+class KcatSuite(groups.Suite):
     def topic_create(self):
         topic = self.new_topic("create")
         suite.equal("partitions", [row[0] for row in self.client.describe_topic(topic)], [0])
@@ -273,10 +328,31 @@ class KcatSuite(suite.Suite):
             raise Wrong("not in the list of topics")
         return "leader, replicas and in-sync replicas"
 
-    def not_available(self):
+    def group_places(self, name):
+        return [(self.new_topic(f"{name}-{i}"), 0) for i in range(groups.PLACES)]
+
+    def add_places(self, party):
+        for i in (groups.PLACES, groups.PLACES + 1):
+            topic = party.places[0][0].removesuffix("0") + str(i)
+            self.client.create_topic(topic, 1, {})
+            party.places.append((topic, 0))
+
+    def group_resume(self, protocol="classic"):
+        with groups.Party(self, "resume", protocol) as party:
+            first = party.join()
+            party.write()
+            party.read()
+            party.leave(first)
+            party.write()
+            party.join()
+            party.read()
+        return "a new member goes on where the first one ended"
+
+    def not_available(self, protocol="classic"):
         raise NotAvailable(NO_ADMIN)
 
     describe_configs = alter_configs = create_partitions = delete_records = delete_topic = not_available
+    group_metadata = group_reset = group_delete = group_delete_offsets = not_available
 
 
 def version():

@@ -395,6 +395,13 @@ class Suite:
     def restart_records(self, how):
         return batch(f"restart-{how}", 60, timestamps=self.client.sets_timestamps)
 
+    def restart_broker(self, how):
+        """Has the runner restart the broker, and returns when that is done."""
+        print("RESTART", how, flush=True)
+        answer = sys.stdin.readline().strip()
+        if answer != "RESTARTED":
+            raise NotAvailable(answer or "the runner did not restart the broker")
+
     def restart(self, how):
         client = self.client
         topic = self.new_topic(f"restart-{how}")
@@ -402,10 +409,7 @@ class Suite:
         with closing(client.producer()) as producer, closing(client.reader(topic, 0, 0)) as reader:
             producer.send(topic, 0, records[:20])
             same_records(reader.read(20), records[:20])
-            print("RESTART", how, flush=True)
-            answer = sys.stdin.readline().strip()
-            if answer != "RESTARTED":
-                raise NotAvailable(answer or "the runner did not restart the broker")
+            self.restart_broker(how)
             producer.send(topic, 0, records[20:40])
             same_records(reader.read(20), records[20:40], 20)
             producer.send(topic, 0, records[40:])
@@ -453,7 +457,10 @@ def main(name, version, make, suite=Suite):
     parser.add_argument("--timeout", type=float, default=30, help="seconds that one call may take")
     parser.add_argument("--only", default="", help="run only checks whose name contains this")
     parser.add_argument("--verbose", action="store_true", help="tracebacks on standard error")
+    parser.add_argument("--member", help="be the member of a group that a check kills (groups.py)")
     options = parser.parse_args()
+    if options.member:
+        suite.be_member(make(options.bootstrap, options.timeout), options.member)
     say(client=name, version=version)
     for check, run in suite(None, None).checks():
         if options.only in check:

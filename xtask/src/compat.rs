@@ -29,7 +29,7 @@ const CACHE: &str = "compat/.cache";
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 const ACKS: [&str; 3] = ["0", "1", "all"];
 /// The checks besides producing, in the order of the table.
-const CHECKS: [&str; 17] = [
+const CHECKS: [&str; 42] = [
     "produce.idempotent",
     "records.headers",
     "records.null_empty",
@@ -47,6 +47,31 @@ const CHECKS: [&str; 17] = [
     "admin.describe_cluster",
     "restart.clean",
     "restart.kill",
+    "group.join",
+    "group.rebalance",
+    "group.cooperative",
+    "group.leave",
+    "group.crash",
+    "group.static",
+    "group.resume",
+    "group.metadata",
+    "group.reset",
+    "group.admin",
+    "group.delete",
+    "group.delete_offsets",
+    "group.restart.clean",
+    "group.restart.kill",
+    "group848.join",
+    "group848.rebalance",
+    "group848.leave",
+    "group848.crash",
+    "group848.static",
+    "group848.resume",
+    "group848.regex",
+    "group848.admin",
+    "group848.delete",
+    "group848.restart.clean",
+    "group848.restart.kill",
 ];
 
 #[derive(Debug, clap::Args)]

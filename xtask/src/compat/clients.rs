@@ -44,12 +44,20 @@ const GO: (&str, &str) = ("go", "install Go 1.26 or newer");
 
 const RSASL: &str = "2.3.1";
 
-/// rskafka's tests that would prove nothing here, or too much yet; a part of their names, and why.
-const RSKAFKA_SKIPS: [(&str, &str); 4] = [
-    ("consume_rdkafka", "asks for its group's committed offset first, and there are no groups yet"),
+/// rskafka's tests that would prove nothing here; a part of their names, and why.
+const RSKAFKA_SKIPS: [(&str, &str); 3] = [
     ("_java_", "passes without doing anything unless a JVM is linked into it; the java column is the Java client"),
     ("test_sasl", "passes without doing anything unless there is a broker with SASL"),
     ("test_client_backoff_terminates", "needs no broker"),
+];
+
+/// What makes the checks of groups quick; in the new protocol it is the broker that says when a member is gone.
+const GROUP_SETTINGS: [&str; 5] = [
+    "group.initial.rebalance.delay.ms=0",
+    "group.consumer.session.timeout.ms=6000",
+    "group.consumer.min.session.timeout.ms=6000",
+    "group.consumer.heartbeat.interval.ms=500",
+    "group.consumer.min.heartbeat.interval.ms=500",
 ];
 
 /// Every client, in the order of the table.
@@ -160,7 +168,7 @@ const CHECKS: Client = Client {
     needs: &[],
     steps: |_| Ok(()),
     program: |_, _| Command::new("false"),
-    settings: &[],
+    settings: &GROUP_SETTINGS,
     skips: &[],
     version: |_| String::new(),
     read: |line| serde_json::from_str(line).ok(),
