@@ -134,6 +134,7 @@ fn client_rule_7_the_ranges_are_those_librdkafka_derives_its_features_from() {
         (ApiKey::Fetch, (4, 18)),
         (ApiKey::ListOffsets, (1, 11)),
         (ApiKey::Metadata, (0, 13)),
+        (ApiKey::FindCoordinator, (0, 6)),
         (ApiKey::ApiVersions, (0, 4)),
         (ApiKey::CreateTopics, (2, 7)),
         (ApiKey::DeleteTopics, (1, 6)),

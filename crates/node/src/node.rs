@@ -14,8 +14,9 @@ use std::{
 
 use ottla_log::{Disk, Space};
 use ottla_metadata::{
-    BrokerRegistration, Command, Image, Listener, NewTopic, Reply,
+    BrokerRegistration, Command, Image, Listener, NewTopic, OFFSETS_TOPIC, Reply,
     config::{BrokerConfig, Settings},
+    is_internal_topic,
 };
 use ottla_types::{BrokerEpoch, BrokerId, ProducerId, Timestamp};
 use parking_lot::Mutex;
@@ -302,13 +303,23 @@ impl Node {
         self.controller.allocate_producer_id(self.epoch)
     }
 
-    /// Has topics created with the broker's defaults, in a while and without an answer: the client asks again.
+    /// Has topics created with the broker's defaults, in a while and without an answer: the client asks again. Internal
+    /// topics are none of these: of them only that of committed offsets is known how to make.
     pub fn request_auto_creation(&self, names: Vec<String>) {
+        if names.iter().any(|name| name == OFFSETS_TOPIC) {
+            self.request_offsets_topic();
+        }
         let topics = names
             .into_iter()
+            .filter(|name| !is_internal_topic(name))
             .map(|name| NewTopic { name, partitions: -1, replication_factor: -1, ..NewTopic::default() })
             .collect();
         self.housekeeper.submit_soon(Command::CreateTopics { topics, validate_only: false });
+    }
+
+    /// Has the topic of committed offsets created, in a while and without an answer. Nothing happens where it is.
+    pub fn request_offsets_topic(&self) {
+        self.housekeeper.submit_soon(Command::CreateOffsetsTopic);
     }
 
     /// Whether a sync of the data directory failed, so that nothing on it is served any more (rule L10).

@@ -14,7 +14,7 @@ use super::{Context, configs::Failure};
 
 /// Until there are transactions a transactional producer has to fail at once and for good. Every client takes a failed
 /// authorisation as fatal; a retriable code, or one about the coordinator, would have it try for ever.
-const TRANSACTIONS_REFUSED: ErrorCode = ErrorCode::TransactionalIdAuthorizationFailed;
+pub(super) const TRANSACTIONS_REFUSED: ErrorCode = ErrorCode::TransactionalIdAuthorizationFailed;
 
 pub(super) fn handle(context: &Context<'_>, request: InitProducerIdRequest) -> InitProducerIdResponse {
     match initialized(context, &request) {

@@ -33,6 +33,7 @@ mod describe_log_dirs;
 mod describe_producers;
 mod describe_topic_partitions;
 pub(crate) mod fetch;
+mod find_coordinator;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod list_offsets;
@@ -147,6 +148,7 @@ static TABLE: &[Row] = &[
     Row { key: ApiKey::Fetch, operation: Operation::Read, serve: Serve::Fetch },
     row!(ListOffsets, Describe, Blocking(list_offsets::handle)),
     row!(Metadata, Describe, Inline(metadata::handle)),
+    row!(FindCoordinator, Describe, Inline(find_coordinator::handle)),
     Row { key: ApiKey::ApiVersions, operation: Operation::Handshake, serve: Serve::Handshake(api_versions::serve) },
     row!(CreateTopics, Create, Blocking(create_topics::handle)),
     row!(DeleteTopics, Delete, Blocking(delete_topics::handle)),

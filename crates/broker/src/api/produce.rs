@@ -11,8 +11,11 @@ use std::{sync::Arc, task::Waker, time::Duration};
 
 use bytestring::ByteString;
 use ottla_log::AppendError;
-use ottla_metadata::config::{CompressionType, TimestampType as TopicTimestamps, TopicConfig};
-use ottla_node::{Partition, Unavailable, Wakes};
+use ottla_metadata::{
+    config::{CompressionType, TimestampType as TopicTimestamps, TopicConfig},
+    is_internal_topic,
+};
+use ottla_node::{Partition, Topic, Unavailable, Wakes};
 use ottla_protocol::{
     ErrorCode, Reader, RequestHeader,
     messages::{
@@ -35,6 +38,8 @@ use crate::{connection::Close, outbox::Outbox, server::Broker};
 const ZSTD_VERSION: i16 = 7;
 /// First version that names topics by id.
 const TOPIC_ID_VERSION: i16 = 13;
+/// Who may write to internal topics: the name Kafka's own tools give themselves to mend one.
+const ADMIN_CLIENT: &str = "__admin_client";
 /// How many times a topic's largest batch a compressed one may become where its records must be looked at: a bound on
 /// bombs, generous to real data.
 const DECOMPRESSED_RATIO_MAX: usize = 8;
@@ -116,6 +121,7 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Pend
             TOPIC_ID_VERSION.. => topics.with_id(data.topic_id),
             _ => topics.named(&data.name),
         };
+        let refused = refused.or_else(|| refusal_of_topic(context, topic?));
         let mut answer =
             TopicProduceResponse { name: data.name.to_string().into(), topic_id: data.topic_id, ..Default::default() };
         for (partition_slot, data) in data.partition_data.into_iter().enumerate() {
@@ -159,6 +165,12 @@ fn refusal_of_request(request: &ProduceRequest) -> Option<ErrorCode> {
         return Some(ErrorCode::TransactionalIdAuthorizationFailed);
     }
     (!(-1..=1).contains(&request.acks)).then_some(ErrorCode::InvalidRequiredAcks)
+}
+
+/// What is wrong with writing to this topic at all: internal ones are for those who know their records.
+fn refusal_of_topic(context: &Context<'_>, topic: &Topic) -> Option<ErrorCode> {
+    let refused = is_internal_topic(&topic.name) && context.header.client_id.as_deref() != Some(ADMIN_CLIENT);
+    refused.then_some(ErrorCode::InvalidTopicException)
 }
 
 type Refused = (ErrorCode, Option<String>, Vec<BatchIndexAndErrorMessage>);

@@ -223,12 +223,17 @@ impl Client {
 
     /// Sends a request; its correlation id is what [`Client::receive`] needs.
     pub fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
+        self.send_as("test", version, request)
+    }
+
+    /// Sends a request under another client id.
+    pub fn send_as<R: Request>(&mut self, client_id: &'static str, version: i16, request: &R) -> i32 {
         self.correlation += 1;
         let header = RequestHeader {
             api_key: R::API,
             api_version: version,
             correlation_id: self.correlation,
-            client_id: Some("test".into()),
+            client_id: Some(client_id.into()),
         };
         let mut out = GatherOut::new();
         out.request(&header, request).unwrap_or_else(|error| panic!("{:?} version {version}: {error}", R::API));
