@@ -1,0 +1,49 @@
+//! Which of the members' protocols a generation uses, and the one thing the broker reads in their metadata.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::{Buf, Bytes};
+
+use super::{Group, Phase};
+use crate::Join;
+
+impl Group {
+    /// Whether somebody who joins has a protocol in common with everybody who is there.
+    pub(super) fn supports(&self, join: &Join) -> bool {
+        if self.phase == Phase::Empty {
+            return !join.protocol_type.is_empty() && !join.protocols.is_empty();
+        }
+        self.protocol_type.as_ref() == Some(&join.protocol_type)
+            && join.protocols.iter().any(|(name, _)| self.is_common(name))
+    }
+
+    /// The protocol that most members have first among those that all of them know.
+    pub(super) fn vote(&self) -> Option<Arc<str>> {
+        let mut votes: HashMap<&Arc<str>, usize> = HashMap::new();
+        for member in self.members.values() {
+            let first = member.protocols.iter().map(|(name, _)| name).find(|name| self.is_common(name));
+            *votes.entry(first?).or_default() += 1;
+        }
+        // The name decides between equals, so that it is always the same one.
+        votes.into_iter().max_by_key(|(name, votes)| (*votes, std::cmp::Reverse(*name))).map(|(name, _)| Arc::clone(name))
+    }
+
+    fn is_common(&self, protocol: &str) -> bool {
+        self.members.values().all(|member| member.knows(protocol))
+    }
+}
+
+/// The topics in the metadata of a consumer: a version, then a list of names; what follows is not read.
+pub(super) fn topics(metadata: &Bytes) -> Option<Vec<&str>> {
+    let mut rest: &[u8] = metadata;
+    rest.try_get_i16().ok().filter(|version| *version >= 0)?;
+    let count = usize::try_from(rest.try_get_i32().ok()?).ok().filter(|count| *count <= rest.len() / 2)?;
+    let mut topics = Vec::with_capacity(count);
+    for _ in 0..count {
+        let len = usize::try_from(rest.try_get_i16().ok()?).ok()?;
+        let (topic, after) = rest.split_at_checked(len)?;
+        topics.push(std::str::from_utf8(topic).ok()?);
+        rest = after;
+    }
+    Some(topics)
+}

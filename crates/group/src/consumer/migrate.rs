@@ -1,0 +1,190 @@
+//! Groups that change their kind while members are in them (KIP-848): a classic group becomes a consumer group with the
+//! first member of the new protocol, and goes back when the last one has left and classic ones remain.
+//!
+//! What is not here: what classic members of a consumer group may do (`classic_member.rs`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use ottla_metadata::Image;
+use ottla_types::Timestamp;
+
+use super::{
+    Context, Current, Group, Place, State, after,
+    draft::metadata_hash,
+    grouped,
+    protocol::{PROTOCOL_TYPE, Subscription, decode_assignment, encode_assignment},
+    state::places,
+};
+use crate::{
+    ClassicGroupValue, ClassicMemberMetadata, ClassicMemberValue, ConsumerGroupValue, ConsumerMemberValue,
+    ConsumerTargetValue, GroupId, MemberId, MemberState, Record, Refusal,
+    timers::{Timer, Timers},
+};
+
+/// A member of a classic group: what is written down of it, and the protocols it joined with last.
+pub(crate) struct ClassicMember {
+    pub(crate) value: ClassicMemberValue,
+    pub(crate) protocols: Vec<(Arc<str>, Bytes)>,
+}
+
+/// A classic group about to become a consumer group.
+pub(crate) struct ClassicGroup<'a> {
+    pub(crate) id: &'a GroupId,
+    pub(crate) protocol_type: &'a str,
+    pub(crate) generation: i32,
+    pub(crate) members: Vec<ClassicMember>,
+}
+
+/// Turns a classic group with members into a consumer group, where they keep what they have until they join again.
+///
+/// # Errors
+/// It can't be turned, in the words of the answer to who asked for it.
+pub(crate) fn upgrade(
+    ctx: &Context<'_>,
+    timers: &mut Timers,
+    classic: ClassicGroup<'_>,
+) -> Result<(Vec<Record>, Group), Refusal> {
+    let ClassicGroup { id, protocol_type, generation, members } = classic;
+    let refuse = |why: &str| Refusal::GroupIdNotFound(format!("Cannot upgrade classic group {id}: {why}."));
+    if !ctx.config.consumer_migration_policy.allows_upgrade() {
+        return Err(refuse("online upgrade is disabled"));
+    }
+    if protocol_type != PROTOCOL_TYPE {
+        return Err(refuse("its members are no consumers"));
+    }
+    if members.len() > ctx.config.consumer_max_size {
+        return Err(refuse("it has more members than a consumer group may have"));
+    }
+    let mut records = vec![Record::ClassicGroup(Arc::clone(id), None)];
+    let mut taken = BTreeSet::new();
+    for member in members {
+        let converted = upgrade_member(ctx.image, id, generation, member, &mut taken);
+        records.extend(converted.ok_or_else(|| refuse("the consumer protocol of a member can't be read"))?);
+    }
+    // Computed long ago, so that the first change does not wait for the assignment interval.
+    let target = ConsumerTargetValue { assignment_epoch: generation, computed_at: Timestamp(0) };
+    records.push(Record::ConsumerTarget(Arc::clone(id), Some(target)));
+    let mut group = Group::new(Arc::clone(id));
+    records.iter().for_each(|record| group.apply(record));
+    let value = ConsumerGroupValue { epoch: generation, metadata_hash: metadata_hash(ctx.image, &group.state) };
+    let record = Record::ConsumerGroup(Arc::clone(id), Some(value));
+    group.apply(&record);
+    records.push(record);
+    group.start_timers(ctx, timers);
+    Ok((records, group))
+}
+
+/// `taken` is what other members have: a classic leader may have given two of them the same partition, but here only
+/// one can have it.
+fn upgrade_member(
+    image: &Image,
+    group: &GroupId,
+    generation: i32,
+    ClassicMember { value, protocols }: ClassicMember,
+    taken: &mut BTreeSet<Place>,
+) -> Option<[Record; 3]> {
+    let Subscription { mut topics, rack, .. } = Subscription::decode(&protocols.first()?.1).ok()?;
+    topics.sort_unstable();
+    topics.dedup();
+    let assigned = decode_assignment(&value.assignment, image).ok()?;
+    let assigned: BTreeMap<Place, i32> = places(&assigned)
+        .filter(|(topic, partition)| image.topic(*topic).is_some_and(|topic| topic.partition(*partition).is_some()))
+        .filter(|place| taken.insert(*place))
+        .map(|place| (place, generation))
+        .collect();
+    let said = ConsumerMemberValue {
+        instance: value.instance,
+        rack,
+        client_id: value.client_id,
+        client_host: value.client_host,
+        topics,
+        topics_regex: None,
+        rebalance_timeout_ms: value.rebalance_timeout_ms,
+        server_assignor: None,
+        classic: Some(ClassicMemberMetadata { session_timeout_ms: value.session_timeout_ms, protocols }),
+    };
+    let target = grouped(assigned.keys().copied());
+    let current = Current {
+        epoch: generation,
+        previous_epoch: generation,
+        state: MemberState::Stable,
+        assigned,
+        revoking: BTreeMap::new(),
+    };
+    let (group, member) = (|| Arc::clone(group), || Arc::clone(&value.member));
+    Some([
+        Record::ConsumerMember(group(), member(), Some(said)),
+        Record::ConsumerTargetMember(group(), member(), Some(target)),
+        Record::ConsumerCurrent(group(), member(), Some((&current).into())),
+    ])
+}
+
+/// The records that turn a consumer group into a classic one, if those who remain all speak the classic protocol and
+/// it is allowed. They keep what they should have; a rebalance, which is due at once, begins from there.
+pub(super) fn downgrade(
+    group: &Group,
+    remaining: &State,
+    ctx: &Context<'_>,
+    timers: &mut Timers,
+) -> Option<Vec<Record>> {
+    let members = remaining.members.len();
+    if !ctx.config.consumer_migration_policy.allows_downgrade() || members == 0 || members > ctx.config.classic_max_size
+    {
+        return None;
+    }
+    let protocol = common_protocol(remaining)?;
+    let members: Option<Vec<_>> =
+        remaining.members.keys().map(|member| downgrade_member(remaining, member, &protocol, ctx.image)).collect();
+    let value = ClassicGroupValue {
+        protocol_type: Arc::from(PROTOCOL_TYPE),
+        generation: remaining.epoch,
+        protocol: Some(protocol),
+        leader: remaining.members.keys().next().cloned(),
+        state_since: ctx.wall,
+        members: members?,
+    };
+    let mut records = group.tombstones();
+    records.push(Record::ClassicGroup(Arc::clone(&group.id), Some(value)));
+    for member in remaining.members.keys() {
+        group.cancel_timers(timers, member);
+        timers.set(group.session(member), after(ctx.now, group.session_timeout(member, ctx.config)));
+    }
+    timers.set(Timer::Rebalance(Arc::clone(&group.id)), ctx.now);
+    Some(records)
+}
+
+/// The first protocol of the first member that all know; `None` if a member speaks the new protocol.
+fn common_protocol(state: &State) -> Option<Arc<str>> {
+    let mut known = Vec::new();
+    for said in state.members.values() {
+        known.push(&said.classic.as_ref()?.protocols);
+    }
+    let is_common = |name: &Arc<str>| known.iter().all(|protocols| protocols.iter().any(|(each, _)| each == name));
+    known.first()?.iter().map(|(name, _)| name).find(|name| is_common(name)).cloned()
+}
+
+fn downgrade_member(
+    state: &State,
+    member: &MemberId,
+    protocol: &Arc<str>,
+    image: &Image,
+) -> Option<ClassicMemberValue> {
+    let said = state.said(member);
+    let classic = said.classic.as_ref()?;
+    let (_, subscription) = classic.protocols.iter().find(|(name, _)| name == protocol)?;
+    let version = Subscription::decode(subscription).map_or(0, |subscription| subscription.version);
+    Some(ClassicMemberValue {
+        member: Arc::clone(member),
+        instance: said.instance.clone(),
+        client_id: Arc::clone(&said.client_id),
+        client_host: Arc::clone(&said.client_host),
+        rebalance_timeout_ms: said.rebalance_timeout_ms,
+        session_timeout_ms: classic.session_timeout_ms,
+        subscription: subscription.clone(),
+        assignment: encode_assignment(version, &grouped(state.current(member).assigned.keys().copied()), image),
+    })
+}

@@ -1,0 +1,42 @@
+//! Subscriptions by regular expression: what they may say, and the topics they match.
+//!
+//! Members write RE2 syntax (Kafka reads it with RE2/J); the `regex` crate reads the same but for rarities, and like
+//! RE2 takes linear time whatever the pattern. A pattern has to match a whole name. What is not here: when patterns are
+//! matched (`draft.rs`).
+
+use std::sync::Arc;
+
+use ottla_metadata::{Image, is_internal_topic};
+use regex::{Regex, RegexBuilder};
+
+use crate::Refusal;
+
+/// Room for a compiled pattern; what needs more is refused like one that can't be read.
+const MAX_COMPILED: usize = 1 << 20;
+
+/// Whether the pattern can be read.
+///
+/// # Errors
+/// It can't.
+pub(super) fn validate(pattern: &str) -> Result<(), Refusal> {
+    match compile(pattern) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(Refusal::InvalidRegularExpression(format!("SubscribedTopicRegex `{pattern}` is not valid: {error}.")))
+        }
+    }
+}
+
+/// The topics the pattern matches, sorted; internal ones have to be asked for by name. A pattern that can't be read,
+/// which another broker let in, matches nothing.
+pub(super) fn matching(pattern: &str, image: &Image) -> Vec<Arc<str>> {
+    let Ok(regex) = compile(pattern) else { return Vec::new() };
+    let names = image.topics().map(|topic| &topic.name);
+    names.filter(|name| !is_internal_topic(name) && regex.is_match(name)).cloned().collect()
+}
+
+fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+    // First alone: `a)|(b` must not become valid between the parentheses added below.
+    RegexBuilder::new(pattern).size_limit(MAX_COMPILED).build()?;
+    RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(MAX_COMPILED).build()
+}
