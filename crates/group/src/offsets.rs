@@ -116,7 +116,12 @@ impl Offsets {
         records.len() - before == self.of(group).count()
     }
 
-    fn delete_where(&self, group: &GroupId, records: &mut Vec<Record>, mut is_it: impl FnMut(&str, &Committed) -> bool) {
+    fn delete_where(
+        &self,
+        group: &GroupId,
+        records: &mut Vec<Record>,
+        mut is_it: impl FnMut(&str, &Committed) -> bool,
+    ) {
         for (topic, partitions) in self.groups.get(group).into_iter().flatten() {
             for (partition, _) in partitions.iter().filter(|(_, committed)| is_it(topic, committed)) {
                 records.push(Record::OffsetCommit(Arc::clone(group), Arc::clone(topic), *partition, None));

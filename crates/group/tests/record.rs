@@ -87,7 +87,9 @@ fn records_are_written_as_kafka_writes_them_and_read_back() {
         (
             Record::ConsumerCurrent("g".into(), "m-1".into(), Some(current())),
             "000800016700036d2d31",
-            Some("0000000000090000000800020123456789abcdeffedcba98765432100300000000000000020100090300000007000000080100"),
+            Some(
+                "0000000000090000000800020123456789abcdeffedcba98765432100300000000000000020100090300000007000000080100",
+            ),
         ),
         (
             Record::ConsumerRegex(
@@ -118,8 +120,7 @@ fn older_versions_are_read() {
     for (value, expected) in cases {
         // Key version 0 is of the same days as value version 0.
         for key in [OFFSET_KEY, "000000016700066f726465727300000003"] {
-            let expected =
-                Record::OffsetCommit("g".into(), "orders".into(), PartitionIndex(3), Some(expected.clone()));
+            let expected = Record::OffsetCommit("g".into(), "orders".into(), PartitionIndex(3), Some(expected.clone()));
             assert_eq!(decode(key, value), Some(expected), "{value}");
         }
     }

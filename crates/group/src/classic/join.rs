@@ -17,7 +17,8 @@ impl Group {
             turn.refuse_join(ticket, Refusal::GroupMaxSizeReached, &MemberId::default());
             self.turn_away(turn, &join.member);
         } else if !self.supports(&join) {
-            let why = "the group's protocol type is another, or it has no protocol in common with the member".to_owned();
+            let why =
+                "the group's protocol type is another, or it has no protocol in common with the member".to_owned();
             turn.refuse_join(ticket, Refusal::InconsistentGroupProtocol(why), &join.member);
         } else if join.member.is_empty() {
             self.join_new(turn, ticket, join);

@@ -25,7 +25,10 @@ impl Group {
             *votes.entry(first?).or_default() += 1;
         }
         // The name decides between equals, so that it is always the same one.
-        votes.into_iter().max_by_key(|(name, votes)| (*votes, std::cmp::Reverse(*name))).map(|(name, _)| Arc::clone(name))
+        votes
+            .into_iter()
+            .max_by_key(|(name, votes)| (*votes, std::cmp::Reverse(*name)))
+            .map(|(name, _)| Arc::clone(name))
     }
 
     fn is_common(&self, protocol: &str) -> bool {

@@ -54,7 +54,9 @@ impl Group {
     /// The time for members to come is over.
     pub(crate) fn rebalance_due(&mut self, turn: &mut Turn<'_>) {
         match self.phase {
-            Phase::Preparing(Some(InitialDelay { delay_ms, remaining_ms, somebody_came: true })) if remaining_ms > 0 => {
+            Phase::Preparing(Some(InitialDelay { delay_ms, remaining_ms, somebody_came: true }))
+                if remaining_ms > 0 =>
+            {
                 let next_ms = cmp::min(turn.ctx.config.classic_initial_rebalance_delay_ms, remaining_ms);
                 self.wait_for_more(turn, next_ms, remaining_ms.saturating_sub(delay_ms).max(0));
             }

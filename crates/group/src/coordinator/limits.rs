@@ -47,7 +47,9 @@ fn fits(command: &Command) -> bool {
             Some(&heartbeat.client_id),
             Some(&heartbeat.client_host),
         ]),
-        Command::CommitOffsets(commit) => fits(&commit.group) && commit.offsets.iter().all(|offset| fits(&offset.topic)),
+        Command::CommitOffsets(commit) => {
+            fits(&commit.group) && commit.offsets.iter().all(|offset| fits(&offset.topic))
+        }
         _ => true,
     }
 }
@@ -64,6 +66,8 @@ fn refused(command: &Command, refusal: Refusal) -> Reply {
         Command::ConsumerHeartbeat(_) => Reply::ConsumerHeartbeat(Err(refusal)),
         Command::DeleteOffsets(_) => Reply::DeleteOffsets(Err(refusal)),
         Command::DeleteGroup(_) => Reply::DeleteGroup(Err(refusal)),
-        Command::CommitOffsets(_) | Command::TopicsDeleted(_) | Command::TimePassed => Reply::CommitOffsets(Err(refusal)),
+        Command::CommitOffsets(_) | Command::TopicsDeleted(_) | Command::TimePassed => {
+            Reply::CommitOffsets(Err(refusal))
+        }
     }
 }

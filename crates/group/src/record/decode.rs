@@ -9,8 +9,8 @@ use ottla_types::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
 use super::{
     CLASSIC_GROUP, CONSUMER_CURRENT, CONSUMER_GROUP, CONSUMER_MEMBER, CONSUMER_REGEX, CONSUMER_TARGET,
     CONSUMER_TARGET_MEMBER, ClassicGroupValue, ClassicMemberMetadata, ClassicMemberValue, ConsumerCurrentValue,
-    ConsumerGroupValue, ConsumerMemberValue, ConsumerRegexValue, ConsumerTargetValue, DecodeError,
-    HeldPartitions, MemberState, OFFSET_COMMIT, OFFSET_COMMIT_OLD, Record,
+    ConsumerGroupValue, ConsumerMemberValue, ConsumerRegexValue, ConsumerTargetValue, DecodeError, HeldPartitions,
+    MemberState, OFFSET_COMMIT, OFFSET_COMMIT_OLD, Record,
 };
 use crate::{Committed, TopicPartitions, wire::Reader};
 

@@ -8,8 +8,8 @@ use ottla_types::Timestamp;
 use super::{
     CLASSIC_GROUP, CONSUMER_CURRENT, CONSUMER_GROUP, CONSUMER_MEMBER, CONSUMER_REGEX, CONSUMER_TARGET,
     CONSUMER_TARGET_MEMBER, ClassicGroupValue, ClassicMemberMetadata, ClassicMemberValue, ConsumerCurrentValue,
-    ConsumerGroupValue, ConsumerMemberValue, ConsumerRegexValue, ConsumerTargetValue, HeldPartitions, MemberState, OFFSET_COMMIT,
-    Record,
+    ConsumerGroupValue, ConsumerMemberValue, ConsumerRegexValue, ConsumerTargetValue, HeldPartitions, MemberState,
+    OFFSET_COMMIT, Record,
 };
 use crate::{Committed, TopicPartitions, wire::Writer};
 
