@@ -7,7 +7,10 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use ottla_types::Offset;
 
-use crate::scan::ScanError;
+use crate::{
+    disk::{is_out_of_files, is_out_of_room},
+    scan::ScanError,
+};
 
 /// Why nothing was appended. The log ends where it did, and nothing of the batches is visible (L11).
 #[derive(Clone, Debug, thiserror::Error)]
@@ -119,12 +122,51 @@ impl ReadError {
     }
 }
 
+/// Why a pass of compaction ended before its end. The log serves on, cleaned up to some segment.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanError {
+    /// Its owner stopped it, or the log was cut or went away meanwhile.
+    #[error("stopped")]
+    Stopped,
+    /// There was no room, or no file descriptor: another pass may find some.
+    #[error("cannot clean for now: {0}")]
+    Later(io::Error),
+    /// What is to be cleaned is damaged; it is left as it is.
+    #[error("damaged: {0}")]
+    Damaged(Damage),
+    /// A file could not be read, written or renamed.
+    #[error(transparent)]
+    Io(io::Error),
+    /// A sync failed, which is final for the directory (L10).
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+}
+
+impl From<io::Error> for CleanError {
+    fn from(error: io::Error) -> CleanError {
+        if is_out_of_room(&error) || is_out_of_files(&error) { CleanError::Later(error) } else { CleanError::Io(error) }
+    }
+}
+
+impl From<ReadError> for CleanError {
+    fn from(error: ReadError) -> CleanError {
+        match error {
+            // Trimmed away.
+            ReadError::OutOfRange { .. } => CleanError::Stopped,
+            ReadError::Io(error) => error.into(),
+            ReadError::Damaged { segment, position, reason } => {
+                CleanError::Damaged(Damage { from: segment, segment, position, reason })
+            }
+        }
+    }
+}
+
 /// Why a truncation was not done.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TruncateError {
-    /// A sync is under way; complete it first.
-    #[error("a sync of the log is under way")]
-    Syncing,
+    /// A sync is under way, to be completed first, or compaction is replacing files.
+    #[error("a sync or a compaction of the log is under way")]
+    Busy,
     /// A file could not be changed; the log is out of service.
     #[error(transparent)]
     Append(#[from] AppendError),

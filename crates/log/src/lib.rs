@@ -7,20 +7,24 @@
 //! them.
 //!
 //! Durability in three steps, none of which waits under a lock: [`Log::begin_sync`], [`SyncPlan::run`] on a thread that
-//! may wait, [`Log::complete_sync`]. What the owner keeps for the next [`Log::open`] is a [`Checkpoint`].
+//! may wait, [`Log::complete_sync`]. Compaction likewise: [`Log::plan_clean`], [`CleanPlan::run`]. What the owner keeps for the next [`Log::open`] is a [`Checkpoint`].
 //!
 //! Not here: who leads, what is acknowledged, which segments are too old (`ottla-replica`, `ottla-node`), and what the
 //! bytes of a batch mean (`ottla-records`).
 //!
-//! Reading order: `disk`, `segment`, `log`, `sync`, `recover`, `reader`; beside them `index`, `epochs`, `producers`.
+//! Reading order: `disk`, `segment`, `log`, `sync`, `recover`, `reader`, `compact`; beside them `index`, `epochs`,
+//! `producers`.
 
 pub mod checked_file;
+mod cleaned;
+mod compact;
 mod config;
 mod disk;
 mod epochs;
 mod error;
 mod index;
 mod info;
+mod key_map;
 mod log;
 mod producers;
 mod reader;
@@ -32,14 +36,16 @@ mod segment;
 pub mod sim_disk;
 mod sim_inode;
 mod snapshot;
+mod swap;
 mod sync;
 mod sys;
 
 pub use checked_file::write_atomically;
+pub use compact::{CleanPlan, CleanSettings, Cleaned, Dirtiness, Leave, Locked};
 pub use config::LogConfig;
 pub use disk::{Disk, DiskFile, OsDisk, READ_BYTES_MAX, Space};
 pub use epochs::{EpochHistory, EpochStart};
-pub use error::{AppendError, Damage, OpenError, ReadError, SyncError, TruncateError};
+pub use error::{AppendError, CleanError, Damage, OpenError, ReadError, SyncError, TruncateError};
 pub use info::SegmentInfo;
 pub use log::{Appended, Log, LogPosition, StoredBatch};
 pub use producers::{Admission, ProducerDescription, Producers, SequenceRefusal, Verdict};

@@ -19,6 +19,7 @@ use ottla_types::{LeaderEpoch, Offset, Timestamp};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
+    cleaned::CleanMark,
     config::LogConfig,
     disk::{DiskFile, is_out_of_files, is_out_of_room, read_exact_at},
     epochs::EpochHistory,
@@ -36,7 +37,7 @@ const PENDING_ENTRIES_MAX: usize = 16;
 const RESERVE_BYTES_MIN: u64 = 64 << 10;
 const RESERVE_BYTES_MAX: u64 = 16 << 20;
 /// The largest file Kafka can read, and what fits a [`SegmentEnd`].
-const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+pub(crate) const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 
 /// An offset with its place, so that nobody has to look it up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) segments: ArcSwap<Vec<Arc<Segment>>>,
     pub(crate) start: AtomicI64,
     pub(crate) epochs: ArcSwap<EpochHistory>,
+    /// As the file has it.
+    pub(crate) cleaned: Mutex<CleanMark>,
     /// How many threads wait for the end to move; the writer looks before it takes the lock.
     pub(crate) waiting: AtomicUsize,
     pub(crate) moved: (Mutex<()>, Condvar),
@@ -106,6 +109,10 @@ pub struct Log {
     pub(crate) syncing: bool,
     pub(crate) failed: Option<Arc<str>>,
     pub(crate) retired: Retired,
+    /// Compaction is replacing files: whatever else would rename or cut some has to wait.
+    pub(crate) replacing: bool,
+    /// How often the log was cut: what compaction read before is not to be put back.
+    pub(crate) cuts: u64,
 }
 
 /// What only the writer knows of the segment it writes to.
@@ -350,8 +357,8 @@ impl Log {
             active.since_entry = 0;
         }
         active.since_entry += header.size() as u64;
-        active.largest_timestamp = active.largest_timestamp.max(header.max_timestamp);
-        active.segment.raise_timestamp(header.max_timestamp);
+        active.largest_timestamp = active.largest_timestamp.max(header.largest_timestamp());
+        active.segment.raise_timestamp(header.largest_timestamp());
         active.first_timestamp.get_or_insert(header.max_timestamp);
         if active.pending.len() >= PENDING_ENTRIES_MAX {
             self.write_index();
@@ -504,8 +511,8 @@ impl Log {
     /// machine may fail: it would call the cut damage. Never below the high watermark (E9): that is the caller's rule.
     pub fn truncate(&mut self, to: Offset) -> Result<(), TruncateError> {
         self.check_in_service()?;
-        if self.syncing {
-            return Err(TruncateError::Syncing);
+        if self.syncing || self.replacing {
+            return Err(TruncateError::Busy);
         }
         // Cleans the history even where nothing is cut (E4).
         self.change_epochs(|epochs| epochs.truncate(to));

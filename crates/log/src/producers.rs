@@ -129,6 +129,11 @@ impl Producers {
         self.entries.iter().map(describe).collect()
     }
 
+    /// Where the batches begin that it remembers, of all producers.
+    pub(crate) fn batch_offsets(&self) -> impl Iterator<Item = Offset> {
+        self.entries.values().flat_map(|entry| entry.written().iter().map(|batch| batch.base_offset))
+    }
+
     /// How many producers are known.
     pub fn len(&self) -> usize {
         self.entries.len()

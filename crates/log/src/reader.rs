@@ -222,11 +222,11 @@ impl LogReader {
         let mut headers = Headers::new(segment.log_file(files)?, from, limit);
         while let Some((position, header)) = self.in_segment(segment, headers.next())? {
             if header.base_offset >= start {
-                largest = largest.max(header.max_timestamp);
+                largest = largest.max(header.largest_timestamp());
                 continue;
             }
             let Some(records) = self.records(segment, position, &header)? else {
-                largest = largest.max(header.max_timestamp);
+                largest = largest.max(header.largest_timestamp());
                 continue;
             };
             for record in records {
@@ -320,11 +320,13 @@ fn damaged(segment: &Segment, position: u64, error: &BatchError) -> ReadError {
     ReadError::Damaged { segment: segment.base, position, reason: error.to_string() }
 }
 
-/// How far into a segment a read bounded by `upto` may go.
-fn limit_of(segment: &Segment, upto: LogPosition) -> u64 {
+/// How far into a segment a read bounded by `upto` may go. All of one that was compacted since `upto` was taken: that
+/// happens below the high watermark alone.
+pub(crate) fn limit_of(segment: &Segment, upto: LogPosition) -> u64 {
     let end = segment.end().position;
     match segment.base.cmp(&upto.segment) {
         std::cmp::Ordering::Less => end,
+        std::cmp::Ordering::Equal if segment.generation > 0 => end,
         std::cmp::Ordering::Equal => end.min(upto.position),
         std::cmp::Ordering::Greater => 0,
     }

@@ -21,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     checked_file::TEMPORARY,
+    cleaned::CleanMark,
     config::LogConfig,
     disk::Disk,
     epochs::EpochHistory,
@@ -30,7 +31,7 @@ use crate::{
     producers::Producers,
     retire::{DELETED, Retired},
     scan::{Headers, ScanError, WholeBatches},
-    segment::{Files, INDEX, LOG, Segment, SegmentEnd},
+    segment::{CLEANED, Files, INDEX, LOG, Segment, SegmentEnd},
     snapshot,
     sync::{Checkpoint, EPOCHS_FILE, PRODUCERS, RecoveryMark, Unsynced},
 };
@@ -69,7 +70,7 @@ impl Contents {
     fn read(names: Vec<String>) -> Contents {
         let mut contents = Contents::default();
         for name in names {
-            if name.ends_with(TEMPORARY) {
+            if name.ends_with(TEMPORARY) || name.ends_with(CLEANED) {
                 contents.temporary.push(name);
             } else if name.ends_with(DELETED) {
                 contents.deleted.push(name);
@@ -118,12 +119,13 @@ impl Log {
         // that was killed before its first.
         let synced = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.high_watermark > Offset::ZERO);
         (unsynced.parent, unsynced.names) = (!synced, !synced);
+        let files = Files { disk, dir: dir.clone() };
+        let (cleaned, names) = CleanMark::load(&files, names).map_err(failed)?;
         let contents = Contents::read(names);
         for name in &contents.temporary {
-            disk.remove(&dir.join(name)).map_err(failed)?;
+            files.disk.remove(&dir.join(name)).map_err(failed)?;
         }
         let deleted = contents.deleted.iter().map(|name| (dir.join(name), None)).collect();
-        let files = Files { disk, dir: dir.clone() };
         let stored = if contents.epochs { read_epochs(&files).map_err(failed)? } else { None };
         let durable_start = stored.as_ref().map_or(Offset::ZERO, |(_, start)| *start);
         let mut retired =
@@ -149,6 +151,7 @@ impl Log {
             segments: ArcSwap::from_pointee(segments),
             start: AtomicI64::new(start.0),
             epochs: ArcSwap::from_pointee(EpochHistory::default()),
+            cleaned: Mutex::new(cleaned),
             waiting: AtomicUsize::new(0),
             moved: (Mutex::new(()), Condvar::new()),
         };
@@ -164,9 +167,14 @@ impl Log {
             syncing: false,
             failed: None,
             retired,
+            replacing: false,
+            cuts: 0,
         };
         log.producers.observe(now);
         let recovered = log.recover(stored.map(|(epochs, _)| epochs), checkpoint, new)?;
+        let mut cleaned = log.shared.cleaned.lock();
+        *cleaned = cleaned.cut(log.end().offset);
+        drop(cleaned);
         Ok((log, recovered))
     }
 
@@ -260,10 +268,11 @@ impl Log {
         checkpoint: &Checkpoint,
     ) -> io::Result<Walked> {
         let lens: Vec<u64> = segments[at..].iter().map(|segment| segment.end().position).collect();
+        let holes_below = self.shared.cleaned.lock().holes_below;
         self.begin_walk(&segments[at], from, checkpoint)?;
         let mut end = from;
         let mut scanned = 0;
-        for (segment, len) in segments[at..].iter().zip(lens) {
+        for (number, (segment, len)) in segments[at..].iter().zip(lens).enumerate() {
             if segment.base != end.offset && segment.base != from.segment {
                 let fault = format!("the log goes on at {}, not at {}", segment.base, end.offset);
                 return Ok(Walked { end, scanned, fault: Some(fault) });
@@ -281,30 +290,25 @@ impl Log {
                     Err(ScanError::Invalid { error, .. }) => break Some(error.to_string()),
                     Err(ScanError::Io(error)) => return Err(error),
                 };
-                if let Some(fault) = self.fault_of(&header, &batch, end.offset) {
+                if let Some(fault) = fault_of(&header, &batch, end.offset, holes_below) {
                     break Some(fault);
                 }
-                self.take_in(&header, header.leader_epoch, end.offset, end.position);
+                self.take_in(&header, header.leader_epoch, header.base_offset, end.position);
                 scanned += batch.len() as u64;
                 end.offset = header.next_offset();
                 end.position = batches.position();
             };
+            let next = segments.get(at + number + 1).map(|next| next.base);
+            if let Some(next) = next.filter(|next| fault.is_none() && *next > end.offset && *next <= holes_below) {
+                // Compaction took the last records of the segment.
+                end.offset = next;
+            }
             segment.publish_end(SegmentEnd { offset: end.offset, position: end.position });
             if fault.is_some() {
                 return Ok(Walked { end, scanned, fault });
             }
         }
         Ok(Walked { end, scanned, fault: None })
-    }
-
-    fn fault_of(&self, header: &BatchHeader, batch: &[u8], expected: Offset) -> Option<String> {
-        if header.base_offset != expected {
-            return Some(format!("a batch has offset {}, not {expected}", header.base_offset));
-        }
-        if !crc_matches(batch) {
-            return Some(format!("the checksum of the batch at offset {expected} is wrong"));
-        }
-        None
     }
 
     /// Prepares the segment of the recovery point to take in more: its index is kept as far as it is durable.
@@ -467,6 +471,8 @@ impl Log {
 
     /// Ends the log at `end` with new files as of now; the caller checked that it may. For `Log::truncate`.
     pub(crate) fn cut(&mut self, to: Offset) -> io::Result<()> {
+        self.cuts += 1;
+        self.uncleaned_from(to)?;
         let segments = self.shared.segments.load_full();
         let after = segments.partition_point(|segment| segment.base <= to);
         let Some(at) = after.checked_sub(1).filter(|_| to > self.start()) else {
@@ -475,7 +481,8 @@ impl Log {
         let segment = &segments[at];
         let end = segment.end();
         let found = segment.locate(&self.shared.files, to, end.position).map_err(into_io)?;
-        let (offset, position) = found.map_or((to, end.position), |(position, header)| (header.base_offset, position));
+        let (offset, position) =
+            found.map_or((to, end.position), |(position, header)| (header.base_offset.min(to), position));
         let end = LogPosition { offset, segment: segment.base, position };
         for later in &segments[at + 1..] {
             self.retire(later.base);
@@ -489,6 +496,17 @@ impl Log {
         self.active.segment.log_file(&self.shared.files)?.truncate(position)?;
         let kept = segments[..at].iter().cloned().chain([shorter]).collect();
         self.finish_cut(kept, end)
+    }
+
+    /// What compaction has done above `to` is not to be taken for done to what comes there next.
+    fn uncleaned_from(&mut self, to: Offset) -> io::Result<()> {
+        let mut mark = self.shared.cleaned.lock();
+        if mark.cut(to) != *mark {
+            let cut = CleanMark { replacing: None, ..mark.cut(to) };
+            cut.write(&self.shared.files)?;
+            *mark = cut;
+        }
+        Ok(())
     }
 
     /// Nothing is left: the log begins anew at `to`.
@@ -525,6 +543,18 @@ impl Log {
     fn io(&self, error: io::Error) -> OpenError {
         OpenError::Io { path: self.shared.files.dir.clone(), error }
     }
+}
+
+/// What is wrong with the next batch of a walk that has come to `expected`.
+fn fault_of(header: &BatchHeader, batch: &[u8], expected: Offset, holes_below: Offset) -> Option<String> {
+    let base = header.base_offset;
+    if base != expected && !(expected < base && base <= holes_below) {
+        return Some(format!("a batch has offset {base}, not {expected}"));
+    }
+    if !crc_matches(batch) {
+        return Some(format!("the checksum of the batch at offset {base} is wrong"));
+    }
+    None
 }
 
 /// The epoch history and log start as the file has them; none if it is not whole.

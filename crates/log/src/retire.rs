@@ -31,6 +31,9 @@ pub(crate) struct Retired {
 impl Log {
     /// Renames the files of dead segments that a durable one follows, below a durable start.
     pub(crate) fn retire_dead(&mut self) {
+        if self.replacing {
+            return;
+        }
         let (segment, start) = (self.durable.segment, self.retired.durable_start);
         let safe = |dead: &Arc<Segment>| dead.base < segment && dead.end().offset <= start;
         let (safe, dead): (Vec<_>, _) = std::mem::take(&mut self.retired.dead).into_iter().partition(safe);

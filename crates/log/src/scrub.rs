@@ -9,7 +9,7 @@ use ottla_types::Offset;
 use crate::{
     error::{Damage, ReadError},
     log::LogPosition,
-    reader::LogReader,
+    reader::{LogReader, limit_of},
     scan::{ScanError, WholeBatches},
 };
 
@@ -18,6 +18,7 @@ use crate::{
 pub struct ScrubCursor {
     segment: Offset,
     position: u64,
+    generation: u32,
 }
 
 /// What one step of a scrub did.
@@ -42,10 +43,11 @@ impl LogReader {
         let mut bytes = 0;
         for (number, segment) in segments.iter().enumerate().skip(at).filter(|(_, seg)| seg.base <= upto.segment) {
             let next = segments.get(number + 1).filter(|next| next.base <= upto.segment);
-            let after = ScrubCursor { segment: next.map_or(Offset::ZERO, |next| next.base), position: 0 };
-            let end = segment.end().position;
-            let limit = if segment.base == upto.segment { end.min(upto.position) } else { end };
-            let from = if segment.base == cursor.segment { cursor.position } else { 0 };
+            let after = ScrubCursor { segment: next.map_or(Offset::ZERO, |next| next.base), ..ScrubCursor::default() };
+            let limit = limit_of(segment, upto);
+            let generation = segment.generation;
+            let here = segment.base == cursor.segment && generation == cursor.generation;
+            let from = if here { cursor.position } else { 0 };
             if from >= limit {
                 continue;
             }
@@ -53,7 +55,7 @@ impl LogReader {
             loop {
                 let position = batches.position();
                 if bytes >= max_bytes && bytes > 0 {
-                    let next = ScrubCursor { segment: segment.base, position };
+                    let next = ScrubCursor { segment: segment.base, position, generation };
                     return Ok(ScrubStep { next, bytes, found: None, finished: false });
                 }
                 let (offset, reason) = match batches.next() {

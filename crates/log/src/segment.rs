@@ -29,6 +29,8 @@ use crate::{
 pub(crate) const LOG: &str = ".log";
 /// Ending of a segment's index file.
 pub(crate) const INDEX: &str = ".index";
+/// Appended to either name while compaction writes the file that is to replace it.
+pub(crate) const CLEANED: &str = ".cleaned";
 /// Bytes between entries of an index that is built again: Kafka's default, whatever the log's was.
 const REBUILD_INTERVAL: u64 = 4096;
 const UNKNOWN_TIMESTAMP: i64 = i64::MIN;
@@ -72,6 +74,11 @@ pub(crate) struct Segment {
     index: ArcSwapOption<OpenFile>,
     /// Held while the index is built again.
     rebuilding: Mutex<()>,
+    /// Whether the files of its names are its own: not while compaction replaces it, nor afterwards. Held while a file
+    /// is opened or closed.
+    named: Mutex<bool>,
+    /// How often compaction has rewritten it in this process. Positions from before mean nothing in it.
+    pub(crate) generation: u32,
 }
 
 #[derive(Debug)]
@@ -91,9 +98,27 @@ impl Segment {
             log: ArcSwapOption::empty(),
             index: ArcSwapOption::empty(),
             rebuilding: Mutex::new(()),
+            named: Mutex::new(true),
+            generation: 0,
         };
         segment.publish_end(end);
         segment
+    }
+
+    /// A segment that compaction wrote, known by its open files until it is [`Segment::attach`]ed.
+    pub(crate) fn rewritten(
+        base: Offset,
+        end: SegmentEnd,
+        largest_timestamp: Timestamp,
+        generation: u32,
+        log: Arc<dyn DiskFile>,
+        (index, entries): (Arc<dyn DiskFile>, u32),
+    ) -> Segment {
+        let segment = Segment::new(base, end, Some(largest_timestamp), true);
+        segment.log.store(Some(Arc::new(OpenFile(log))));
+        segment.index.store(Some(Arc::new(OpenFile(index))));
+        segment.publish_index_entries(entries);
+        Segment { generation, named: Mutex::new(false), ..segment }
     }
 
     /// A segment with nothing in it, whose files do not exist yet.
@@ -123,13 +148,7 @@ impl Segment {
 
     /// The data file, opened if it is not.
     pub(crate) fn log_file(&self, files: &Files) -> io::Result<Arc<dyn DiskFile>> {
-        self.used.store(true, Ordering::Relaxed);
-        if let Some(open) = &*self.log.load() {
-            return Ok(Arc::clone(&open.0));
-        }
-        let file = files.disk.open(&files.path(self.base, LOG))?;
-        self.log.store(Some(Arc::new(OpenFile(Arc::clone(&file)))));
-        Ok(file)
+        self.file(&self.log, files, LOG)
     }
 
     /// Creates the data file, empty.
@@ -140,21 +159,61 @@ impl Segment {
     }
 
     pub(crate) fn index_file(&self, files: &Files) -> io::Result<Arc<dyn DiskFile>> {
+        self.file(&self.index, files, INDEX)
+    }
+
+    fn file(&self, slot: &ArcSwapOption<OpenFile>, files: &Files, ending: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.used.store(true, Ordering::Relaxed);
-        if let Some(open) = &*self.index.load() {
+        if let Some(open) = &*slot.load() {
             return Ok(Arc::clone(&open.0));
         }
-        let file = files.disk.open(&files.path(self.base, INDEX))?;
-        self.index.store(Some(Arc::new(OpenFile(Arc::clone(&file)))));
+        let named = self.named.lock();
+        self.open(slot, files, ending, *named)
+    }
+
+    fn open(
+        &self,
+        slot: &ArcSwapOption<OpenFile>,
+        files: &Files,
+        ending: &str,
+        named: bool,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(open) = &*slot.load() {
+            return Ok(Arc::clone(&open.0));
+        }
+        if !named {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let file = files.disk.open(&files.path(self.base, ending))?;
+        slot.store(Some(Arc::new(OpenFile(Arc::clone(&file)))));
         Ok(file)
     }
 
     /// Closes the files if nothing used them since the last call.
     pub(crate) fn close_if_idle(&self) {
         if !self.used.swap(false, Ordering::Relaxed) {
-            self.log.store(None);
-            self.index.store(None);
+            let named = self.named.lock();
+            if *named {
+                self.log.store(None);
+                self.index.store(None);
+            }
         }
+    }
+
+    /// From here on another segment may take its names: the files stay open for as long as somebody reads here.
+    pub(crate) fn detach(&self, files: &Files) -> io::Result<()> {
+        let mut named = self.named.lock();
+        self.open(&self.log, files, LOG, *named)?;
+        match self.open(&self.index, files, INDEX, *named) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => *named = false,
+        }
+        Ok(())
+    }
+
+    /// The files of its names are its own.
+    pub(crate) fn attach(&self) {
+        *self.named.lock() = true;
     }
 
     /// Takes in the timestamp of a batch that was appended. Called by the writer alone.
@@ -181,7 +240,7 @@ impl Segment {
         if from < limit {
             let mut headers = Headers::new(self.log_file(files)?, from, limit);
             while let Some((_, header)) = headers.next()? {
-                largest = largest.max(header.max_timestamp);
+                largest = largest.max(header.largest_timestamp());
             }
         }
         Ok(largest)
@@ -256,6 +315,9 @@ impl Segment {
     /// Builds the index of a sealed segment again from its batches.
     fn rebuild_index(&self, files: &Files) -> Result<(), ScanError> {
         let _one_at_a_time = self.rebuilding.lock();
+        if !*self.named.lock() {
+            return Ok(());
+        }
         let end = self.end();
         let mut bytes = index::header(self.base).to_vec();
         let (mut largest, mut since, mut count) = (Timestamp::NONE, 0, 0);
@@ -272,9 +334,13 @@ impl Segment {
                 since = 0;
             }
             since += header.size() as u64;
-            largest = largest.max(header.max_timestamp);
+            largest = largest.max(header.largest_timestamp());
         }
         add(end.offset, end.position, largest);
+        let named = self.named.lock();
+        if !*named {
+            return Ok(());
+        }
         let path = files.path(self.base, INDEX);
         let mut temporary = path.clone().into_os_string();
         temporary.push(TEMPORARY);

@@ -39,6 +39,7 @@ impl Attributes {
     const LOG_APPEND_TIME: u16 = 1 << 3;
     const TRANSACTIONAL: u16 = 1 << 4;
     const CONTROL: u16 = 1 << 5;
+    const DELETE_HORIZON: u16 = 1 << 6;
 
     pub(crate) fn with_compression(self, compression: Compression) -> Attributes {
         Attributes(self.0 & !Self::COMPRESSION | u16::from(compression.id()))
@@ -54,6 +55,14 @@ impl Attributes {
 
     pub(crate) fn with_control(self) -> Attributes {
         Attributes(self.0 | Self::CONTROL)
+    }
+
+    pub(crate) fn with_delete_horizon(self) -> Attributes {
+        Attributes(self.0 | Self::DELETE_HORIZON)
+    }
+
+    pub(crate) fn without_delete_horizon(self) -> Attributes {
+        Attributes(self.0 & !Self::DELETE_HORIZON)
     }
 }
 
@@ -184,6 +193,11 @@ impl BatchHeader {
     pub fn compression(&self) -> Result<Compression, BatchError> {
         let id = (self.attributes.0 & Attributes::COMPRESSION) as u8;
         Compression::from_id(id).ok_or(BatchError::UnknownCompression(id))
+    }
+
+    /// From when on compaction may drop the tombstones of the batch; it takes the place of the base timestamp (KIP-534).
+    pub fn delete_horizon(&self) -> Option<Timestamp> {
+        (self.attributes.0 & Attributes::DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
 
     /// Who set the timestamps.

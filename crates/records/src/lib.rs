@@ -6,7 +6,7 @@
 //! in `docs/formats/record-batch.md`.
 //!
 //! Reading order: [`BatchHeader`] and [`split`] (`header`), [`records`] (`record`), [`validate_produced`]
-//! (`produce`), [`BatchBuilder`] (`builder`); below them `compression` and `varint`.
+//! (`produce`), [`OpenBatch`] (`retain`), [`BatchBuilder`] (`builder`); below them `compression` and `varint`.
 //!
 //! Every function takes bytes from strangers: none panics, and none allocates more than the bytes at hand or the
 //! caller's [`Decompress`] limit allow.
@@ -18,6 +18,7 @@ mod error;
 mod header;
 mod produce;
 mod record;
+mod retain;
 mod varint;
 
 pub use builder::BatchBuilder;
@@ -28,3 +29,4 @@ pub use header::{
 };
 pub use produce::{ProducePolicy, ProduceRefusal, ProducedBatch, RecordError, TopicCompression, validate_produced};
 pub use record::{Record, RecordHeader, RecordIter, first_at_or_after, records};
+pub use retain::{KeyedRecord, OpenBatch, Retained};

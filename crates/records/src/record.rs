@@ -43,17 +43,21 @@ pub struct RecordHeader {
 /// # Errors
 /// `batch` is too short, its codec is unknown, or its data is damaged or larger than the limit when decompressed.
 pub fn records(header: &BatchHeader, batch: &Bytes, limits: Decompress) -> Result<RecordIter, BatchError> {
+    Ok(RecordIter { header: *header, index: 0, rest: body(header, batch, limits)? })
+}
+
+/// The records of a batch as they lie one behind the other, decompressed where needed.
+pub(crate) fn body(header: &BatchHeader, batch: &Bytes, limits: Decompress) -> Result<Bytes, BatchError> {
     let size = header.size();
     if batch.len() < size {
         return Err(BatchError::Truncated { needed: size, available: batch.len() });
     }
-    let rest = match header.compression()? {
-        // A batch whose records were all compacted away keeps its codec bits and has nothing to decompress.
+    Ok(match header.compression()? {
+        // A batch whose records were all compacted away may keep its codec bits and has nothing to decompress.
         _ if header.record_count == 0 => Bytes::new(),
         Compression::None => batch.slice(HEADER_SIZE..size),
         codec => compression::decompress(codec, &batch[HEADER_SIZE..size], limits)?.into(),
-    };
-    Ok(RecordIter { header: *header, index: 0, rest })
+    })
 }
 
 /// Offset and timestamp of the first record whose timestamp is `target` or later, for ListOffsets (KIP-79).
@@ -137,7 +141,7 @@ pub(crate) struct RawRecord<'a> {
     timestamp_delta: i64,
     pub(crate) offset_delta: i32,
     pub(crate) key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
     header_count: usize,
     headers: &'a [u8],
 }
@@ -169,7 +173,7 @@ impl<'a> RawRecord<'a> {
     }
 
     /// Offset and timestamp, from the deltas.
-    fn place(&self, header: &BatchHeader) -> Result<(Offset, Timestamp), Malformed> {
+    pub(crate) fn place(&self, header: &BatchHeader) -> Result<(Offset, Timestamp), Malformed> {
         if !(0..=header.last_offset_delta).contains(&self.offset_delta) {
             return Err(Malformed::OffsetOutOfRange);
         }
