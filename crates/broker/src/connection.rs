@@ -16,7 +16,7 @@ use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    task::{Wake, Waker},
+    task::{self, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -29,7 +29,7 @@ use ottla_protocol::{
 use tokio::{net::TcpStream, sync::Notify, time::Instant};
 
 use crate::{
-    api::{self, Context, Served, fetch::ParkedFetch, produce::ParkedProduce, produce::ProduceRun},
+    api::{self, Context, Later, Served, fetch::ParkedFetch, produce::ParkedProduce, produce::ProduceRun},
     budget::Charge,
     outbox::Outbox,
     server::{Broker, Listener},
@@ -43,6 +43,8 @@ const INPUT_BYTES_MIN: usize = 4 << 10;
 const INPUT_BYTES_KEPT: usize = 256 << 10;
 /// An empty read buffer is given back after this long: a connection at rest holds nothing.
 const INPUT_KEPT_FOR: Duration = Duration::from_secs(1);
+/// How often a connection looks around although it waits for an answer that will wake it.
+const LATER_LOOK: Duration = Duration::from_secs(60);
 /// How long a frame may take to arrive while its buffer is past the memory budget.
 const OVERDRAWN_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -69,6 +71,7 @@ pub(crate) struct Connection {
 enum Parked {
     Produce(ParkedProduce),
     Fetch(Box<ParkedFetch>),
+    Later(ApiKey, Later),
 }
 
 /// Why a connection ends.
@@ -280,6 +283,7 @@ impl Connection {
             broker: &self.broker,
             listener: &self.listener,
             local: self.local,
+            peer: self.peer,
             header: &header,
             principal: &self.client.principal.clone(),
         };
@@ -289,6 +293,7 @@ impl Connection {
             Ok(Ok(Served::Answer(answer))) => self.outbox.push_response(answer, Vec::new()),
             Ok(Ok(Served::Produce(pending))) => run.push(*pending),
             Ok(Ok(Served::Fetch(parked))) => self.parked.push_back(Parked::Fetch(parked)),
+            Ok(Ok(Served::Later(later))) => self.parked.push_back(Parked::Later(key, later)),
             Ok(Err(why)) => return Err(why),
             Err(_) => return Err(Close::Panic(key)),
         }
@@ -317,6 +322,7 @@ impl Connection {
             let polled = catch_unwind(AssertUnwindSafe(|| match front {
                 Parked::Produce(produce) => produce.poll(now, &self.waker, &mut self.outbox),
                 Parked::Fetch(fetch) => fetch.poll(&self.broker, now, &self.waker, &mut self.outbox),
+                Parked::Later(_, later) => poll_later(later, &self.waker, &mut self.outbox),
             }));
             match polled {
                 Ok(Ok(true)) => {
@@ -352,6 +358,7 @@ impl Parked {
         match self {
             Parked::Produce(_) => ApiKey::Produce,
             Parked::Fetch(_) => ApiKey::Fetch,
+            Parked::Later(key, _) => *key,
         }
     }
 
@@ -359,6 +366,8 @@ impl Parked {
         match self {
             Parked::Produce(produce) => produce.deadline(),
             Parked::Fetch(fetch) => fetch.deadline(),
+            // It is woken when there is something to say, which may be after many minutes.
+            Parked::Later(..) => Instant::now() + LATER_LOOK,
         }
     }
 
@@ -373,7 +382,20 @@ impl Parked {
         match self {
             Parked::Produce(produce) => produce.forget(waker),
             Parked::Fetch(fetch) => fetch.forget(waker),
+            // Takes itself back when it is dropped.
+            Parked::Later(..) => {}
         }
+    }
+}
+
+/// Answers if the future is ready, and says whether it was.
+fn poll_later(later: &mut Later, waker: &Waker, outbox: &mut Outbox) -> Result<bool, Close> {
+    match later.as_mut().poll(&mut task::Context::from_waker(waker)) {
+        Poll::Ready(answer) => {
+            outbox.push_response(answer?, Vec::new());
+            Ok(true)
+        }
+        Poll::Pending => Ok(false),
     }
 }
 

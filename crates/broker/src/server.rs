@@ -184,6 +184,8 @@ impl Broker {
 
     /// Stops accepting, and ends every connection once it has been answered.
     pub fn stop(&self) {
+        // Before the connections look: whoever waits for others in a group has to hear that it is in vain.
+        self.node.groups().stop();
         self.stopping.send_replace(true);
     }
 

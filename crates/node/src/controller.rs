@@ -4,13 +4,13 @@
 //! outcome of the one before. In a cluster of one, stored is committed. Readers never meet the lock: they use the
 //! published image and topics. What is not here: the rules (`ottla_metadata::decide`).
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc::Sender};
 
 use arc_swap::ArcSwap;
 use ottla_log::{Checkpoint, SyncError};
 use ottla_metadata::{
     Command, ConfigResource, Image, Record, Refusal, Reply,
-    config::{BrokerConfig, Settings, TopicConfig},
+    config::{BrokerConfig, GroupConfig, Settings, TopicConfig},
     decide,
 };
 use ottla_types::{BrokerEpoch, BrokerId, PartitionIndex, ProducerId, TopicId};
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::{
     checkpoint::Checkpoints,
+    groups::Event,
     metadata_log::{MetadataLog, SnapshotError, StoreError},
     partition::Partition,
     retention,
@@ -39,6 +40,8 @@ pub(crate) struct Controller {
     topics: ArcSwap<Topics>,
     work: Mutex<Work>,
     producer_ids: Mutex<std::ops::Range<i64>>,
+    /// Tells the groups of topics that are gone.
+    group_events: Sender<Event>,
 }
 
 /// What only the holder of the lock may use.
@@ -66,6 +69,7 @@ impl Controller {
         log: MetadataLog,
         image: Image,
         entropy: Entropy,
+        group_events: Sender<Event>,
     ) -> Controller {
         Controller {
             id,
@@ -75,6 +79,7 @@ impl Controller {
             topics: ArcSwap::default(),
             work: Mutex::new(Work { log, entropy }),
             producer_ids: Mutex::new(0..0),
+            group_events,
         }
     }
 
@@ -88,6 +93,10 @@ impl Controller {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(crate) fn group_config(&self) -> GroupConfig {
+        GroupConfig::resolve(&self.image.load().layers(self.id, &self.settings))
     }
 
     pub(crate) fn broker_config(&self) -> BrokerConfig {
@@ -176,6 +185,11 @@ impl Controller {
             topics.insert(Arc::new(Topic { id, name, partitions }));
         }
         self.topics.store(Arc::new(topics));
+        if !deleted.is_empty() {
+            let gone = deleted.iter().map(|topic| (topic.id, Arc::clone(&topic.name))).collect();
+            // While the node stops nobody listens; what lingers of them expires.
+            let _ = self.group_events.send(Event::TopicsDeleted(gone));
+        }
         for topic in deleted {
             for partition in &topic.partitions {
                 partition.delete();

@@ -8,14 +8,14 @@ use std::{
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
 
 use ottla_log::{Disk, Space};
 use ottla_metadata::{
     BrokerRegistration, Command, Image, Listener, NewTopic, OFFSETS_TOPIC, Reply,
-    config::{BrokerConfig, Settings},
+    config::{BrokerConfig, GroupConfig, Settings},
     is_internal_topic,
 };
 use ottla_types::{BrokerEpoch, BrokerId, ProducerId, Timestamp};
@@ -26,6 +26,7 @@ use crate::{
     checkpoint::{self, CheckpointError, Checkpoints},
     controller::{Controller, Entropy, SubmitError},
     flusher::Flusher,
+    groups::{Groups, SharedEntropy},
     housekeeping::Housekeeper,
     identity::{Identity, LoadIdentityError},
     metadata_log::{LoadMetadataError, MetadataLog},
@@ -63,6 +64,7 @@ pub struct Node {
     epoch: BrokerEpoch,
     storage: Arc<Storage>,
     controller: Arc<Controller>,
+    groups: Arc<Groups>,
     housekeeper: Housekeeper,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -199,7 +201,19 @@ impl Node {
         let (flusher, flusher_thread) = Flusher::start().map_err(io_error)?;
         let storage = Arc::new(Storage::new(Arc::clone(&disk), dir.clone(), clock, flusher));
         disk.create_dir_all(&storage.topics_dir()).map_err(io_error)?;
-        let controller = Arc::new(Controller::new(id, settings, Arc::clone(&storage), log, image, entropy));
+        let (group_events, group_inbox) = mpsc::channel();
+        let entropy: SharedEntropy = Arc::new(Mutex::new(entropy));
+        let group_entropy = Arc::clone(&entropy);
+        let controller_entropy = Box::new(move || (entropy.lock())());
+        let controller = Arc::new(Controller::new(
+            id,
+            settings,
+            Arc::clone(&storage),
+            log,
+            image,
+            controller_entropy,
+            group_events.clone(),
+        ));
         let registration =
             BrokerRegistration { id, incarnation, rack: rack.map(Arc::from), listeners: listeners.into(), clean };
         let [_, Reply::BrokerRegistered(epoch)] =
@@ -226,6 +240,8 @@ impl Node {
         if !clean {
             recover_all(&controller.topics());
         }
+        let groups = Groups::new(Arc::clone(&controller), Arc::clone(&storage), group_entropy, group_events);
+        let groups_thread = groups.start(group_inbox).map_err(io_error)?;
         let housekeeper = Housekeeper::new(Arc::clone(&storage), Arc::clone(&controller));
         let housekeeping_thread = housekeeper.start().map_err(io_error)?;
         Ok(Arc::new(Node {
@@ -233,8 +249,9 @@ impl Node {
             epoch,
             storage,
             controller,
+            groups,
             housekeeper,
-            threads: Mutex::new(vec![housekeeping_thread, flusher_thread]),
+            threads: Mutex::new(vec![housekeeping_thread, groups_thread, flusher_thread]),
         }))
     }
 
@@ -276,6 +293,16 @@ impl Node {
     /// The broker's configs, as of now.
     pub fn broker_config(&self) -> BrokerConfig {
         self.controller.broker_config()
+    }
+
+    /// The configs of group coordination, as of now.
+    pub fn group_config(&self) -> GroupConfig {
+        self.controller.group_config()
+    }
+
+    /// The groups that this broker coordinates.
+    pub fn groups(&self) -> &Arc<Groups> {
+        &self.groups
     }
 
     /// The wall clock.
@@ -329,6 +356,7 @@ impl Node {
 
     /// Syncs everything and leaves the proof of a clean shutdown (rule L6). Call it once no request is being served.
     pub fn shut_down(&self) -> io::Result<()> {
+        self.groups.stop();
         self.housekeeper.stop();
         self.storage.flusher().stop();
         for thread in self.threads.lock().drain(..) {

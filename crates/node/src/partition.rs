@@ -530,8 +530,15 @@ impl Partition {
         Ok(start)
     }
 
+    /// Everything that may be read now, from the log start on, and where it ends.
+    pub(crate) fn batches(&self) -> Result<(ottla_log::Batches, Offset), Unavailable> {
+        let reader = self.reader()?;
+        let visible = *self.visible.read();
+        Ok((reader.batches(reader.start_offset(), visible), visible.offset))
+    }
+
     /// Whether nothing was ever written: there is no directory yet, and nothing is known of one.
-    fn is_untouched(&self) -> bool {
+    pub(crate) fn is_untouched(&self) -> bool {
         matches!(&*self.state.lock(), State::Closed(None))
             && matches!(self.storage.disk().exists(&self.dir()), Ok(false))
     }

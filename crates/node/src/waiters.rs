@@ -63,7 +63,7 @@ pub struct Wakes {
 }
 
 impl Wakes {
-    fn add(&mut self, waker: &Waker) {
+    pub(crate) fn add(&mut self, waker: &Waker) {
         if !self.wakers.iter().any(|w| w.will_wake(waker)) {
             self.wakers.push(waker.clone());
         }

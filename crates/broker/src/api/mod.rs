@@ -6,7 +6,7 @@
 //!
 //! Next: `produce.rs` and `fetch.rs` for the hot path, the file of any other API by its name.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, pin::Pin};
 
 use bytes::Bytes;
 use ottla_node::Unavailable;
@@ -20,27 +20,40 @@ use crate::{
 mod alter_configs;
 mod api_versions;
 mod configs;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
 mod delete_acls;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_acls;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_topic_partitions;
 pub(crate) mod fetch;
 mod find_coordinator;
+mod group;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 pub(crate) mod produce;
+mod sync_group;
 
 /// Who is behind a connection, as far as it said.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +86,7 @@ pub(crate) struct Context<'a> {
     pub(crate) broker: &'a Broker,
     pub(crate) listener: &'a Listener,
     pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
     pub(crate) header: &'a RequestHeader,
     pub(crate) principal: &'a Principal,
 }
@@ -97,7 +111,12 @@ pub(crate) enum Served {
     Produce(Box<produce::PendingProduce>),
     /// To be answered now or when there is data.
     Fetch(Box<fetch::ParkedFetch>),
+    /// It has taken effect, and will be answered.
+    Later(Later),
 }
+
+/// An answer on its way, polled by the connection that owes it.
+pub(crate) type Later = Pin<Box<dyn Future<Output = Result<GatherOut, Close>> + Send>>;
 
 /// What a principal wants to do with the API, in Kafka's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,9 +150,18 @@ enum Serve {
     Handshake(fn(&Context<'_>, &mut Client, &mut Reader) -> Result<GatherOut, Close>),
     Produce,
     Fetch,
+    /// Takes effect at once, and is answered when it is decided and safe.
+    Waiting(fn(&Context<'_>, &mut Reader) -> Result<Later, Close>),
 }
 
 macro_rules! row {
+    ($key:ident, $operation:ident, Waiting($handler:path)) => {
+        Row {
+            key: ApiKey::$key,
+            operation: Operation::$operation,
+            serve: Serve::Waiting(|context, reader| later(context, reader, $handler)),
+        }
+    };
     ($key:ident, $operation:ident, $how:ident($handler:path)) => {
         Row {
             key: ApiKey::$key,
@@ -148,7 +176,15 @@ static TABLE: &[Row] = &[
     Row { key: ApiKey::Fetch, operation: Operation::Read, serve: Serve::Fetch },
     row!(ListOffsets, Describe, Blocking(list_offsets::handle)),
     row!(Metadata, Describe, Inline(metadata::handle)),
+    row!(OffsetCommit, Read, Waiting(offset_commit::handle)),
+    row!(OffsetFetch, Describe, Waiting(offset_fetch::handle)),
     row!(FindCoordinator, Describe, Inline(find_coordinator::handle)),
+    row!(JoinGroup, Read, Waiting(join_group::handle)),
+    row!(Heartbeat, Read, Waiting(heartbeat::handle)),
+    row!(LeaveGroup, Read, Waiting(leave_group::handle)),
+    row!(SyncGroup, Read, Waiting(sync_group::handle)),
+    row!(DescribeGroups, Describe, Waiting(describe_groups::handle)),
+    row!(ListGroups, Describe, Waiting(list_groups::handle)),
     Row { key: ApiKey::ApiVersions, operation: Operation::Handshake, serve: Serve::Handshake(api_versions::serve) },
     row!(CreateTopics, Create, Blocking(create_topics::handle)),
     row!(DeleteTopics, Delete, Blocking(delete_topics::handle)),
@@ -162,10 +198,14 @@ static TABLE: &[Row] = &[
     row!(AlterConfigs, AlterConfigs, Blocking(alter_configs::handle)),
     row!(DescribeLogDirs, Describe, Blocking(describe_log_dirs::handle)),
     row!(CreatePartitions, Alter, Blocking(create_partitions::handle)),
+    row!(DeleteGroups, Delete, Waiting(delete_groups::handle)),
     row!(IncrementalAlterConfigs, AlterConfigs, Blocking(incremental_alter_configs::handle)),
     row!(ListPartitionReassignments, Describe, Inline(list_partition_reassignments::handle)),
+    row!(OffsetDelete, Delete, Waiting(offset_delete::handle)),
     row!(DescribeCluster, Describe, Inline(describe_cluster::handle)),
     row!(DescribeProducers, Read, Blocking(describe_producers::handle)),
+    row!(ConsumerGroupHeartbeat, Read, Waiting(consumer_group_heartbeat::handle)),
+    row!(ConsumerGroupDescribe, Describe, Waiting(consumer_group_describe::handle)),
     row!(DescribeTopicPartitions, Describe, Inline(describe_topic_partitions::handle)),
 ];
 
@@ -191,6 +231,7 @@ pub(crate) fn serve(context: &Context<'_>, client: &mut Client, mut reader: Read
         Serve::Handshake(handler) => handler(context, client, &mut reader).map(Served::Answer),
         Serve::Produce => produce::prepare(context, &mut reader).map(|pending| Served::Produce(Box::new(pending))),
         Serve::Fetch => fetch::prepare(context, &mut reader).map(|parked| Served::Fetch(Box::new(parked))),
+        Serve::Waiting(handler) => handler(context, &mut reader).map(Served::Later),
     }
 }
 
@@ -214,6 +255,20 @@ fn answer<R: Request>(
 ) -> Result<GatherOut, Close> {
     let response = handle(context, decode(context, reader)?);
     encode(context.header, &response)
+}
+
+fn later<R: Request, F>(
+    context: &Context<'_>,
+    reader: &mut Reader,
+    handle: fn(&Context<'_>, R) -> F,
+) -> Result<Later, Close>
+where
+    F: Future<Output = R::Response> + Send + 'static,
+{
+    let response = handle(context, decode(context, reader)?);
+    // It must not hold on to the frame for as long as the answer is owed.
+    let header = RequestHeader { client_id: None, ..context.header.clone() };
+    Ok(Box::pin(async move { encode(&header, &response.await) }))
 }
 
 /// Writes a response as a frame.

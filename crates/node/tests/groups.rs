@@ -1,0 +1,245 @@
+//! What a node promises of groups: an answer is as durable as what it rests on, and nobody is answered from a
+//! coordinator that has not read everything. The rules of groups themselves are tested in `ottla-group`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::{
+    future::Future,
+    io,
+    path::Path,
+    pin::pin,
+    sync::{Arc, Condvar, Mutex},
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::Instant,
+};
+
+use common::{DEADLINE, eventually, open, open_on};
+use ottla_group::{Command, CommitOffset, CommitOffsets, Committed, FetchOffsets, Refusal, Reply};
+use ottla_log::{Disk, DiskFile, SimDisk, Space};
+use ottla_metadata::{Command as MetadataCommand, OFFSETS_TOPIC, TopicRef};
+use ottla_node::{NoCoordinator, Node, Pending, group_partition};
+use ottla_types::{LeaderEpoch, Offset, PartitionIndex, TopicId};
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for an answer as a connection does.
+fn wait<T: Unpin>(pending: Pending<T>) -> Result<T, NoCoordinator> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut pending = pin!(pending);
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Poll::Ready(answer) = pending.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return answer;
+        }
+        let left = deadline.checked_duration_since(Instant::now()).unwrap_or_else(|| panic!("no answer in time"));
+        thread::park_timeout(left);
+    }
+}
+
+/// A node with its offsets topic.
+fn open_with_topic(disk: &SimDisk) -> Arc<Node> {
+    let node = open(disk);
+    node.request_offsets_topic();
+    eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
+    node
+}
+
+fn committing(group: &str, topic: &str, offset: i64) -> Command {
+    Command::CommitOffsets(CommitOffsets {
+        group: group.into(),
+        member: "".into(),
+        instance: None,
+        epoch: -1,
+        knows_member_epochs: true,
+        retention_ms: None,
+        offsets: vec![CommitOffset {
+            topic: topic.into(),
+            topic_id: TopicId::ZERO,
+            partition: PartitionIndex(0),
+            offset: Offset(offset),
+            leader_epoch: LeaderEpoch(7),
+            metadata: "note".into(),
+        }],
+    })
+}
+
+fn submit(node: &Node, group: &str, offset: i64) -> Pending<Result<Vec<Result<(), Refusal>>, Refusal>> {
+    node.groups().submit(group, committing(group, "t", offset), |reply| match reply {
+        Reply::CommitOffsets(rows) => Some(rows),
+        _ => None,
+    })
+}
+
+/// Commits and waits; whether it was taken.
+fn commit(node: &Node, group: &str, offset: i64) -> Result<(), NoCoordinator> {
+    wait(submit(node, group, offset)).map(|rows| assert_eq!(rows, Ok(vec![Ok(())])))
+}
+
+fn fetch(node: &Node, group: &str) -> Result<Option<Committed>, NoCoordinator> {
+    let wanted = FetchOffsets {
+        group: group.into(),
+        member: None,
+        member_epoch: -1,
+        partitions: Some(vec![("t".into(), PartitionIndex(0))]),
+        require_stable: false,
+    };
+    wait(node.groups().query(group, |groups, now| groups.fetch_offsets(now, &wanted)))
+        .map(|rows| rows.unwrap().remove(0).committed)
+}
+
+fn committed_offset(node: &Node, group: &str) -> Result<Option<i64>, NoCoordinator> {
+    fetch(node, group).map(|committed| committed.map(|committed| committed.offset.0))
+}
+
+#[test]
+fn groups_are_spread_as_kafka_spreads_them() {
+    // Java's hash codes: 96354 for "abc", the smallest number for "polygenelubricants", 165931005 for the last.
+    assert_eq!(group_partition("abc", 50), 4);
+    assert_eq!(group_partition("", 50), 0);
+    assert_eq!(group_partition("polygenelubricants", 50), 0);
+    assert_eq!(group_partition("gruppe-äöü-\u{1F9A6}", 50), 5);
+}
+
+#[test]
+fn g1_b38_a_commit_that_was_answered_survives_a_power_cut_whole() {
+    for seed in 0..5 {
+        let disk = SimDisk::new(seed);
+        let node = open_with_topic(&disk);
+        for number in 0..20 {
+            commit(&node, &format!("group-{}", number % 7), number).unwrap();
+        }
+        let after = open(&disk.crash());
+        for group in 0..7 {
+            let name = format!("group-{group}");
+            eventually("loaded", || committed_offset(&after, &name) != Err(NoCoordinator::Loading));
+            let committed = fetch(&after, &name).unwrap().unwrap();
+            let expected = (0..20).rfind(|number| number % 7 == group).unwrap();
+            assert_eq!(committed.offset, Offset(expected), "seed {seed}");
+            assert_eq!((committed.leader_epoch, &*committed.metadata), (LeaderEpoch(7), "note"));
+        }
+    }
+}
+
+#[test]
+fn g1_a_commit_that_can_not_be_synced_is_not_answered_as_done() {
+    let disk = SimDisk::new(3);
+    let node = open_with_topic(&disk);
+    commit(&node, "g", 1).unwrap();
+    disk.fail_syncs(true);
+    assert_eq!(commit(&node, "g", 2), Err(NoCoordinator::NotHere));
+}
+
+#[test]
+fn a_full_disk_refuses_commits_and_takes_them_again() {
+    let disk = SimDisk::new(4);
+    let node = open_with_topic(&disk);
+    commit(&node, "g", 1).unwrap();
+    disk.set_capacity(Some(disk.used()));
+    // What is reserved already takes some more.
+    let refused = (2..10_000).find(|&offset| commit(&node, "g", offset) == Err(NoCoordinator::NotAvailable)).unwrap();
+    assert_eq!(committed_offset(&node, "g"), Ok(Some(refused - 1)), "what was refused never happened");
+    disk.set_capacity(None);
+    commit(&node, "g", 7).unwrap();
+    assert_eq!(committed_offset(&node, "g"), Ok(Some(7)));
+}
+
+#[test]
+fn offsets_of_a_deleted_topic_are_forgotten_for_good() {
+    let disk = SimDisk::new(5);
+    let node = open_with_topic(&disk);
+    common::create(&node, "t", 1, &[]);
+    commit(&node, "g", 1).unwrap();
+    node.submit(MetadataCommand::DeleteTopics { topics: vec![TopicRef::Name("t".into())] }).unwrap();
+    eventually("the offset is gone", || committed_offset(&node, "g") == Ok(None));
+    node.shut_down().unwrap();
+    let node = open(&disk);
+    eventually("loaded", || committed_offset(&node, "g") != Err(NoCoordinator::Loading));
+    assert_eq!(committed_offset(&node, "g"), Ok(None));
+}
+
+/// A disk whose partition files can't be opened until the gate is.
+#[derive(Clone, Debug)]
+struct Gated {
+    disk: SimDisk,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Gated {
+    fn open_gate(&self) {
+        *self.gate.0.lock().unwrap() = true;
+        self.gate.1.notify_all();
+    }
+}
+
+impl Disk for Gated {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        if path.starts_with("/data/topics") {
+            let opened = self.gate.0.lock().unwrap();
+            drop(self.gate.1.wait_timeout_while(opened, DEADLINE, |opened| !*opened).unwrap());
+        }
+        self.disk.open(path)
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(path)
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir_all(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(path)
+    }
+    fn file_len(&self, path: &Path) -> io::Result<u64> {
+        self.disk.file_len(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.disk.exists(path)
+    }
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.disk.space(path)
+    }
+}
+
+#[test]
+fn g2_b35_b36_while_a_coordinator_loads_everything_is_told_to_wait() {
+    let disk = SimDisk::new(6);
+    let node = open_with_topic(&disk);
+    commit(&node, "g", 41).unwrap();
+    node.shut_down().unwrap();
+    drop(node);
+
+    let gated = Gated { disk: disk.clone(), gate: Arc::default() };
+    let node = open_on(Arc::new(gated.clone()), 1000, &[]);
+    assert_eq!(committed_offset(&node, "g"), Err(NoCoordinator::Loading));
+    assert_eq!(commit(&node, "g", 42), Err(NoCoordinator::Loading));
+    gated.open_gate();
+    // Never an offset that is missing: a consumer would start over (B35).
+    let mut seen = Err(NoCoordinator::Loading);
+    eventually("loaded", || {
+        seen = committed_offset(&node, "g");
+        assert!(matches!(seen, Err(NoCoordinator::Loading) | Ok(Some(_))), "{seen:?}");
+        seen.is_ok()
+    });
+    assert_eq!(seen, Ok(Some(41)));
+    commit(&node, "g", 42).unwrap();
+}
