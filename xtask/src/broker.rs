@@ -13,9 +13,13 @@ use anyhow::{Context, Result, bail};
 use crate::wire::Connection;
 
 /// How long a broker may take to answer, or to go.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a condition is looked at that nothing announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// As Kafka's own start script has it.
+const FULL_JVM: &str = "-Xmx1G -Xms1G -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 \
+    -XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent -XX:MaxInlineLevel=15";
 
 /// Where the broker under test comes from, the same for all proofs.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,9 +30,22 @@ pub(crate) struct Subject {
     /// Run Apache Kafka from compat/kafka instead, as a control
     #[arg(long, conflicts_with = "binary")]
     kafka: bool,
+    /// Give Kafka the heap and the compilers that its own scripts give it.
+    #[arg(skip)]
+    full_jvm: bool,
 }
 
 impl Subject {
+    /// Apache Kafka.
+    pub(crate) fn kafka() -> Subject {
+        Subject { binary: PathBuf::new(), kafka: true, full_jvm: false }
+    }
+
+    /// For what is measured: Kafka is otherwise started for a small machine.
+    pub(crate) fn with_full_jvm(self) -> Subject {
+        Subject { full_jvm: true, ..self }
+    }
+
     /// Refuses early, and in words, what could not be started.
     pub(crate) fn check(&self) -> Result<()> {
         let program = self.program();
@@ -52,6 +69,9 @@ impl Subject {
         let mut command = Command::new(self.program());
         if self.kafka {
             command.arg(data).arg(address.to_string()).args(options);
+            if self.full_jvm {
+                command.env("KAFKA_JVM", FULL_JVM);
+            }
         } else {
             command.arg("serve").arg("--data").arg(data).arg("--listen").arg(address.to_string());
             for option in options {

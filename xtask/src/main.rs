@@ -12,6 +12,7 @@ mod compat;
 #[cfg(target_os = "linux")]
 mod full;
 mod fuzz;
+mod group_bench;
 mod groups;
 mod history;
 mod kill;
@@ -48,6 +49,8 @@ enum Command {
     Kill(kill::Arguments),
     /// Torture consumer groups of three client libraries, and the broker under them
     Groups(groups::Arguments),
+    /// Measure what large groups cost, beside Apache Kafka
+    GroupBench(group_bench::Arguments),
     /// Fill a small disk under load: errors, reads, losses, and getting on when there is room again
     #[cfg(target_os = "linux")]
     Full(full::Arguments),
@@ -79,6 +82,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::PowerLoss(arguments) => power::run(&arguments),
         Command::Kill(arguments) => kill::run(&arguments),
         Command::Groups(arguments) => groups::run(&arguments),
+        Command::GroupBench(arguments) => group_bench::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::Full(arguments) => full::run(&arguments),
         #[cfg(target_os = "linux")]
