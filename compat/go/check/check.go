@@ -109,6 +109,7 @@ type Client interface {
 	NewProducer(ctx context.Context, options ProducerOptions) (Producer, error)
 	// NewReader resolves Latest before it returns.
 	NewReader(ctx context.Context, name string, partition int32, from int64) (Reader, error)
+	GroupClient
 	Close()
 }
 
@@ -666,6 +667,19 @@ func (s *suite) describeCluster(ctx context.Context) (string, error) {
 	return fmt.Sprintf("cluster %s, %d broker", cluster.ID, len(cluster.Brokers)), nil
 }
 
+// restartBroker has the runner restart the broker, and returns when that is done.
+func (s *suite) restartBroker(how string) error {
+	fmt.Println("RESTART", how)
+	answer, _ := s.input.ReadString('\n')
+	if answer = strings.TrimSpace(answer); answer != "RESTARTED" {
+		if answer == "" {
+			answer = "the runner did not restart the broker"
+		}
+		return NotAvailable(answer)
+	}
+	return nil
+}
+
 func (s *suite) restart(how string) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
 		topic, err := s.newTopic(ctx, "restart-"+how, 1, nil)
@@ -696,13 +710,8 @@ func (s *suite) restart(how string) func(context.Context) (string, error) {
 		if err := step(0, 20); err != nil {
 			return "", err
 		}
-		fmt.Println("RESTART", how)
-		answer, _ := s.input.ReadString('\n')
-		if answer = strings.TrimSpace(answer); answer != "RESTARTED" {
-			if answer == "" {
-				answer = "the runner did not restart the broker"
-			}
-			return "", NotAvailable(answer)
+		if err := s.restartBroker(how); err != nil {
+			return "", err
 		}
 		fresh, cancel := context.WithTimeout(context.Background(), s.timeout)
 		defer cancel()
@@ -738,7 +747,7 @@ func (s *suite) checks() []named {
 			list = append(list, named{fmt.Sprintf("produce.%s.%s", codec, acksName(acks)), s.produce(codec, acks)})
 		}
 	}
-	return append(list, []named{
+	list = append(list, []named{
 		{"produce.idempotent", s.idempotent},
 		{"records.headers", s.headers},
 		{"records.null_empty", s.nullEmpty},
@@ -757,6 +766,7 @@ func (s *suite) checks() []named {
 		{"restart.clean", s.restart("clean")},
 		{"restart.kill", s.restart("kill")},
 	}...)
+	return append(list, s.groupChecks()...)
 }
 
 func version(module string) string {
@@ -783,6 +793,7 @@ func Main(name, module string, newClient func(bootstrap string, timeout time.Dur
 	prefix := flag.String("prefix", "compat", "what the names of all topics begin with")
 	timeout := flag.Float64("timeout", 30, "seconds that one check may take")
 	only := flag.String("only", "", "run only checks whose name contains this")
+	member := flag.String("member", "", "be the member of a group that a check kills (groups.go)")
 	flag.Usage = func() {
 		fmt.Fprintf(os.Stderr, "usage: %s [flags] HOST:PORT (or COMPAT_BOOTSTRAP=HOST:PORT)\n", name)
 		flag.PrintDefaults()
@@ -801,6 +812,13 @@ func Main(name, module string, newClient func(bootstrap string, timeout time.Dur
 		prefix:    *prefix,
 		timeout:   time.Duration(*timeout * float64(time.Second)),
 		input:     bufio.NewReader(os.Stdin),
+	}
+	if *member != "" {
+		client, err := newClient(s.bootstrap, s.timeout)
+		if err != nil {
+			panic(err)
+		}
+		beMember(client, *member)
 	}
 	say(map[string]any{"client": name, "version": version(module)})
 	for _, check := range s.checks() {
