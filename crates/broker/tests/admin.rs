@@ -12,7 +12,7 @@ use ottla_protocol::{
         AlterConfigsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
         DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
         DescribeProducersRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, InitProducerIdResponse,
-        ListPartitionReassignmentsRequest, MetadataRequest, alter_configs_request,
+        ListConfigResourcesRequest, ListPartitionReassignmentsRequest, MetadataRequest, alter_configs_request,
         create_acls_request::AclCreation,
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
@@ -24,6 +24,7 @@ use ottla_protocol::{
         describe_log_dirs_request::DescribableLogDirTopic,
         describe_producers_request::TopicRequest,
         incremental_alter_configs_request,
+        list_config_resources_response::ConfigResource,
         list_partition_reassignments_request::ListPartitionReassignmentsTopics,
     },
 };
@@ -47,6 +48,7 @@ const FROM_DYNAMIC_BROKER: i8 = 2;
 const FROM_DYNAMIC_DEFAULT: i8 = 3;
 const FROM_STATIC: i8 = 4;
 const FROM_DEFAULT: i8 = 5;
+const FROM_GROUP: i8 = 8;
 
 fn init(client: &mut Client, version: i16, id: i64, epoch: i16) -> InitProducerIdResponse {
     let request =
@@ -311,7 +313,6 @@ fn client_rule_79_resources_that_cannot_be_described_say_why() {
         (CLIENT_METRICS, "", ErrorCode::InvalidRequest),
         (CLIENT_METRICS, "m", ErrorCode::None),
         (GROUP, "", ErrorCode::InvalidRequest),
-        (GROUP, "g", ErrorCode::None),
         (1, "anything", ErrorCode::InvalidRequest),
     ];
     for (resource_type, name, expected) in cases {
@@ -369,7 +370,9 @@ fn client_rule_80_what_cannot_be_altered_is_refused_and_nothing_of_it_happens() 
         (BROKER, "", ("num.partitions", SET, Some("2")), ErrorCode::InvalidRequest),
         (BROKER_LOGGER, "1", ("root", SET, Some("DEBUG")), ErrorCode::InvalidRequest),
         (CLIENT_METRICS, "m", ("interval.ms", SET, Some("100")), ErrorCode::InvalidRequest),
-        (GROUP, "g", ("consumer.session.timeout.ms", SET, Some("100")), ErrorCode::InvalidRequest),
+        (GROUP, "g", ("consumer.session.timeout.ms", SET, Some("100")), ErrorCode::InvalidConfig),
+        (GROUP, "g", ("no.such.config", SET, Some("1")), ErrorCode::InvalidConfig),
+        (GROUP, "", ("consumer.session.timeout.ms", SET, Some("50000")), ErrorCode::InvalidRequest),
         (99, "x", ("y", SET, Some("z")), ErrorCode::InvalidRequest),
     ];
     for (resource_type, name, operation, expected) in refused {
@@ -383,6 +386,57 @@ fn client_rule_80_what_cannot_be_altered_is_refused_and_nothing_of_it_happens() 
 }
 
 #[test]
+fn client_rule_79_and_80_a_group_has_configs_of_its_own_over_the_brokers() {
+    let broker = TestBroker::start_with(&[("group.consumer.session.timeout.ms", "46000")]);
+    let mut client = broker.connect();
+    let key = "consumer.session.timeout.ms";
+    let timeout = |client: &mut Client| {
+        let config = config(client, GROUP, "g", key);
+        (config.value.unwrap().to_string(), config.config_source, config.synonyms.len(), config.read_only)
+    };
+    assert_eq!(timeout(&mut client), ("46000".to_owned(), FROM_STATIC, 2, false));
+    let set = [(key, SET, Some("50000")), ("streams.num.standby.replicas", SET, Some("1"))];
+    assert_eq!(incremental(&mut client, GROUP, "g", &set, true).0, ErrorCode::None);
+    assert_eq!(timeout(&mut client).0, "46000", "it was only validated");
+    assert_eq!(incremental(&mut client, GROUP, "g", &set, false).0, ErrorCode::None);
+
+    let broker = broker.restart();
+    let mut client = broker.connect();
+    assert_eq!(timeout(&mut client), ("50000".to_owned(), FROM_GROUP, 3, false));
+    assert_eq!(describe(&mut client, GROUP, "g").configs.len(), 17);
+    assert_eq!(replace(&mut client, GROUP, "g", &[("share.isolation.level", Some("read_committed"))]), ErrorCode::None);
+    assert_eq!(timeout(&mut client).1, FROM_STATIC, "what a replacement leaves out is gone");
+    assert_eq!(
+        incremental(&mut client, GROUP, "g", &[("share.isolation.level", DELETE, None)], false).0,
+        ErrorCode::None
+    );
+}
+
+#[test]
+fn what_has_configs_is_listed_by_kind() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    for group in ["h", "g"] {
+        let set = [("consumer.session.timeout.ms", SET, Some("50000"))];
+        assert_eq!(incremental(&mut client, GROUP, group, &set, false).0, ErrorCode::None);
+    }
+    let mut list = |version: i16, kinds: &[i8]| {
+        let response = client.call(version, &ListConfigResourcesRequest { resource_types: kinds.to_vec() });
+        let row = |row: ConfigResource| (row.resource_type, row.resource_name.to_string());
+        (code(response.error_code), response.config_resources.into_iter().map(row).collect::<Vec<_>>())
+    };
+    let row = |kind: i8, name: &str| (kind, name.to_owned());
+    let (groups, brokers) = ([row(GROUP, "g"), row(GROUP, "h")], [row(BROKER_LOGGER, "1"), row(BROKER, "1")]);
+    assert_eq!(list(1, &[GROUP]), (ErrorCode::None, groups.to_vec()));
+    let all = [&groups[..], &brokers[..], &[row(TOPIC, "t")]].concat();
+    assert_eq!(list(1, &[]), (ErrorCode::None, all));
+    assert_eq!(list(1, &[CLIENT_METRICS]), (ErrorCode::None, vec![]));
+    assert_eq!(list(1, &[GROUP, 64]), (ErrorCode::UnsupportedVersion, vec![]));
+    assert_eq!(list(0, &[]), (ErrorCode::None, vec![]), "version 0 asks for client metrics");
+}
+
+#[test]
 fn client_rule_80_alter_configs_replaces_all() {
     let broker = TestBroker::start();
     let mut client = broker.connect();
@@ -393,7 +447,7 @@ fn client_rule_80_alter_configs_replaces_all() {
     assert_eq!(value(&mut client, "all", "segment.ms"), "604800000");
     assert_eq!(replace(&mut client, TOPIC, "all", &[("retention.ms", None)]), ErrorCode::InvalidRequest);
     assert_eq!(replace(&mut client, TOPIC, "nobody", &[]), ErrorCode::UnknownTopicOrPartition);
-    assert_eq!(replace(&mut client, GROUP, "g", &[]), ErrorCode::InvalidRequest);
+    assert_eq!(replace(&mut client, CLIENT_METRICS, "g", &[]), ErrorCode::InvalidRequest);
     assert_eq!(value(&mut client, "all", "retention.bytes"), "4096", "a refused change changes nothing");
 }
 

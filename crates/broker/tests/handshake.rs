@@ -152,6 +152,7 @@ fn client_rule_7_the_ranges_are_those_librdkafka_derives_its_features_from() {
         (ApiKey::ListPartitionReassignments, (0, 0)),
         (ApiKey::DescribeCluster, (0, 2)),
         (ApiKey::DescribeProducers, (0, 0)),
+        (ApiKey::ListConfigResources, (0, 1)),
         (ApiKey::DescribeTopicPartitions, (0, 0)),
     ];
     for (key, versions) in expected {

@@ -44,6 +44,7 @@ mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
@@ -206,6 +207,7 @@ static TABLE: &[Row] = &[
     row!(DescribeProducers, Read, Blocking(describe_producers::handle)),
     row!(ConsumerGroupHeartbeat, Read, Waiting(consumer_group_heartbeat::handle)),
     row!(ConsumerGroupDescribe, Describe, Waiting(consumer_group_describe::handle)),
+    row!(ListConfigResources, DescribeConfigs, Inline(list_config_resources::handle)),
     row!(DescribeTopicPartitions, Describe, Inline(describe_topic_partitions::handle)),
 ];
 
