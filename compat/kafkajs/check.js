@@ -1,7 +1,8 @@
 'use strict'
-// kafkajs: the named checks that it can do without a group, one JSON line each, for `cargo xtask compat`
-// (../README.md). kafkajs's consumer works through groups only, so what was produced is read back through the layer
-// under it: kafkajs's own connection, Fetch request and decoder. The Python, Go and Java programs do the same checks.
+// kafkajs: the named checks, one JSON line each, for `cargo xtask compat` (../README.md); those of groups are in
+// groups.js. kafkajs's consumer works through groups only, so what the others have produced is read back through the
+// layer under it: kafkajs's own connection, Fetch request and decoder. The Python, Go and Java programs do the same
+// checks.
 
 const assert = require('node:assert/strict')
 const readline = require('node:readline')
@@ -11,8 +12,10 @@ const modules = process.env.COMPAT_MODULES ?? `${__dirname}/../.cache/kafkajs/no
 const load = name => require(`${modules}/${name}`)
 const { Kafka, CompressionTypes, CompressionCodecs, ConfigResourceTypes, logLevel } = load('kafkajs')
 const Cluster = load('kafkajs/src/cluster')
+const { MemberAssignment } = load('kafkajs/src/consumer/assignerProtocol')
 const { createLogger } = load('kafkajs/src/loggers')
 const LoggerConsole = load('kafkajs/src/loggers/console')
+const { groupChecks, beMember } = require('./groups')
 const SnappyCodec = load('kafkajs-snappy')
 const lz4 = load('lz4-napi')
 const zstd = load('@bokuweb/zstd-wasm')
@@ -79,6 +82,10 @@ function sameRecords(got, want, first = 0) {
 }
 
 class Suite {
+  batch = batch
+  sameRecords = sameRecords
+  decodeAssignment = MemberAssignment.decode
+
   constructor({ bootstrap, prefix, timeout, input }) {
     Object.assign(this, { bootstrap, prefix, input, timeout: timeout * 1000 })
     this.options = {
@@ -91,6 +98,10 @@ class Suite {
     }
     this.kafka = new Kafka(this.options)
     this.open = []
+  }
+
+  kafkaAs(clientId) {
+    return new Kafka({ ...this.options, clientId })
   }
 
   async admin() {
@@ -362,6 +373,19 @@ class Suite {
     return `cluster ${clusterId}, ${brokers.length} broker`
   }
 
+  /** Has the runner restart the broker, and returns when that is done. */
+  async restartBroker(how) {
+    this.pause()
+    console.log(`RESTART ${how}`)
+    const { value: answer } = await this.input.next()
+    if (answer !== 'RESTARTED') throw new NotAvailable(answer ?? 'the runner did not restart the broker')
+    this.resume()
+  }
+
+  async notAvailable(reason) {
+    throw new NotAvailable(reason)
+  }
+
   async restart(how) {
     const topic = await this.newTopic(`restart-${how}`)
     const records = batch(`restart-${how}`, 60)
@@ -372,11 +396,7 @@ class Suite {
       sameRecords(await read(to - from), records.slice(from, to), from)
     }
     await step(0, 20)
-    this.pause()
-    console.log(`RESTART ${how}`)
-    const { value: answer } = await this.input.next()
-    if (answer !== 'RESTARTED') throw new NotAvailable(answer ?? 'the runner did not restart the broker')
-    this.resume()
+    await this.restartBroker(how)
     await step(20, 40)
     await step(40, 60)
     sameRecords(await this.read(topic, 0, 60), records)
@@ -385,9 +405,7 @@ class Suite {
   }
 
   checks() {
-    const groupsOnly = async () => {
-      throw new NotAvailable(GROUPS_ONLY)
-    }
+    const groupsOnly = () => this.notAvailable(GROUPS_ONLY)
     const list = [['topic.create', () => this.topicCreate()]]
     for (const codec of Object.keys(CODECS)) {
       for (const acks of Object.keys(ACKS)) {
@@ -413,6 +431,7 @@ class Suite {
       ['admin.describe_cluster', () => this.describeCluster()],
       ['restart.clean', () => this.restart('clean')],
       ['restart.kill', () => this.restart('kill')],
+      ...groupChecks(this),
     ]
   }
 
@@ -444,6 +463,7 @@ async function main() {
       prefix: { type: 'string', default: 'compat' },
       timeout: { type: 'string', default: '30' },
       only: { type: 'string', default: '' },
+      member: { type: 'string' }, // be the member of a group that a check kills
     },
   })
   const [bootstrap] = positionals
@@ -454,8 +474,9 @@ async function main() {
   await zstd.init()
   const input = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]()
   const say = line => console.log(JSON.stringify(line))
-  say({ client: 'kafkajs', version: load('kafkajs/package.json').version })
   const settings = { bootstrap, prefix: values.prefix, timeout: Number(values.timeout), input }
+  if (values.member) await beMember(new Suite(settings).kafka, values.member)
+  say({ client: 'kafkajs', version: load('kafkajs/package.json').version })
   for (const [check] of new Suite(settings).checks()) {
     if (!check.includes(values.only)) continue
     const suite = new Suite(settings)
