@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -28,7 +30,8 @@ func main() {
 	}
 	topic := os.Args[2]
 	say(event{"event": "start", "client": "franz-go " + version()})
-	client, err := kgo.NewClient(options(topic)...)
+	pending := &ends{of: map[int32]kgo.EpochOffset{}}
+	client, err := kgo.NewClient(options(topic, pending)...)
 	if err != nil {
 		fail(err.Error())
 	}
@@ -42,11 +45,26 @@ func main() {
 			time.Sleep(stall)
 		case <-time.After(pace):
 		}
-		handle(client, topic)
+		handle(client, topic, pending)
 	}
 }
 
-func options(topic string) []kgo.Opt {
+// How far this member has handled what it owns and has not committed. A partition is forgotten when it is taken away,
+// and never while a commit of it is under way: franz-go commits in the name of the generation it is in by then.
+type ends struct {
+	sync.Mutex
+	of map[int32]kgo.EpochOffset
+}
+
+func (pending *ends) forget(partitions []int32) {
+	pending.Lock()
+	defer pending.Unlock()
+	for _, partition := range partitions {
+		delete(pending.of, partition)
+	}
+}
+
+func options(topic string, pending *ends) []kgo.Opt {
 	options := []kgo.Opt{
 		kgo.SeedBrokers(os.Args[1]),
 		kgo.ConsumeTopics(topic),
@@ -64,9 +82,11 @@ func options(topic string) []kgo.Opt {
 			say(event{"event": "assigned", "member": member, "generation": generation, "partitions": list(assigned[topic])})
 		}),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, revoked map[string][]int32) {
+			pending.forget(revoked[topic])
 			say(event{"event": "revoked", "partitions": list(revoked[topic])})
 		}),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+			pending.forget(lost[topic])
 			say(event{"event": "lost", "partitions": list(lost[topic])})
 		}),
 	}
@@ -87,29 +107,32 @@ func options(topic string) []kgo.Opt {
 }
 
 // Takes what there is, says so, and only then commits it.
-func handle(client *kgo.Client, topic string) {
+func handle(client *kgo.Client, topic string, pending *ends) {
 	ctx, cancel := context.WithTimeout(context.Background(), pollPatience)
 	fetches := client.PollRecords(ctx, 500)
 	cancel()
 	defer client.AllowRebalance()
+	pending.Lock()
+	defer pending.Unlock()
 	records := [][3]int64{}
-	next := map[int32]kgo.EpochOffset{}
 	fetches.EachRecord(func(record *kgo.Record) {
 		number, err := strconv.ParseInt(string(record.Value), 10, 64)
 		if err != nil {
 			number = -1
 		}
 		records = append(records, [3]int64{int64(record.Partition), record.Offset, number})
-		next[record.Partition] = kgo.EpochOffset{Epoch: record.LeaderEpoch, Offset: record.Offset + 1}
+		pending.of[record.Partition] = kgo.EpochOffset{Epoch: record.LeaderEpoch, Offset: record.Offset + 1}
 	})
-	if len(records) == 0 {
-		return
+	if len(records) > 0 {
+		say(event{"event": "handled", "records": records})
 	}
-	say(event{"event": "handled", "records": records})
-	commit(client, topic, next)
+	if len(pending.of) > 0 {
+		commit(client, topic, pending.of)
+	}
 }
 
-func commit(client *kgo.Client, topic string, next map[int32]kgo.EpochOffset) {
+// Commits what is pending; what is not refused is no longer pending.
+func commit(client *kgo.Client, topic string, pending map[int32]kgo.EpochOffset) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitPatience)
 	defer cancel()
 	began := now()
@@ -124,14 +147,15 @@ func commit(client *kgo.Client, topic string, next map[int32]kgo.EpochOffset) {
 				if err := kerr.ErrorForCode(partition.ErrorCode); err != nil {
 					say(event{"event": "refused", "error": err.Error()})
 				} else {
-					offsets = append(offsets, [2]int64{int64(partition.Partition), next[partition.Partition].Offset})
+					offsets = append(offsets, [2]int64{int64(partition.Partition), pending[partition.Partition].Offset})
+					delete(pending, partition.Partition)
 				}
 			}
 		}
 		_, generation := client.GroupMetadata()
 		say(event{"event": "committed", "began": began, "generation": generation, "offsets": offsets})
 	}
-	client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{topic: next}, done)
+	client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{topic: maps.Clone(pending)}, done)
 }
 
 // Each line of the input asks for a stall of so many milliseconds; its end asks to leave.

@@ -34,6 +34,8 @@ public final class Member {
     private static final long LEAVE = -1;
 
     private final KafkaConsumer<String, String> consumer;
+    /** How far what this member owns is handled and not committed. */
+    private final Map<TopicPartition, OffsetAndMetadata> pending = new HashMap<>();
 
     private Member(KafkaConsumer<String, String> consumer) {
         this.consumer = consumer;
@@ -87,11 +89,13 @@ public final class Member {
 
             @Override
             public void onPartitionsRevoked(Collection<TopicPartition> partitions) {
+                pending.keySet().removeAll(partitions);
                 say("revoked", partitions(partitions));
             }
 
             @Override
             public void onPartitionsLost(Collection<TopicPartition> partitions) {
+                pending.keySet().removeAll(partitions);
                 say("lost", partitions(partitions));
             }
         });
@@ -116,22 +120,23 @@ public final class Member {
             say("error", error(error));
             return;
         }
-        if (polled.isEmpty()) {
-            return;
-        }
         StringBuilder records = new StringBuilder();
-        Map<TopicPartition, OffsetAndMetadata> ends = new HashMap<>();
         for (ConsumerRecord<String, String> record : polled) {
             records.append(records.isEmpty() ? "[" : ",[").append(record.partition()).append(',');
             records.append(record.offset()).append(',').append(number(record.value())).append(']');
             TopicPartition partition = new TopicPartition(record.topic(), record.partition());
-            ends.put(partition, new OffsetAndMetadata(record.offset() + 1, record.leaderEpoch(), ""));
+            pending.put(partition, new OffsetAndMetadata(record.offset() + 1, record.leaderEpoch(), ""));
         }
-        say("handled", ",\"records\":[" + records + "]");
-        commit(ends);
+        if (!polled.isEmpty()) {
+            say("handled", ",\"records\":[" + records + "]");
+        }
+        if (!pending.isEmpty()) {
+            commit();
+        }
     }
 
-    private void commit(Map<TopicPartition, OffsetAndMetadata> ends) {
+    private void commit() {
+        Map<TopicPartition, OffsetAndMetadata> ends = Map.copyOf(pending);
         long began = now();
         try {
             consumer.commitSync(ends, COMMIT_PATIENCE);
@@ -139,6 +144,7 @@ public final class Member {
             say("refused", error(error));
             return;
         }
+        pending.keySet().removeAll(ends.keySet());
         String offsets = ends.entrySet().stream()
                 .map(end -> "[" + end.getKey().partition() + "," + end.getValue().offset() + "]")
                 .collect(Collectors.joining(","));
@@ -175,8 +181,8 @@ public final class Member {
     }
 
     private static String error(KafkaException error) {
-        String words = (error.getClass().getSimpleName() + ": " + error.getMessage()).replaceAll("[\"\\\\\\p{Cntrl}]", " ");
-        return ",\"error\":\"" + words + "\"";
+        String words = error.getClass().getSimpleName() + ": " + error.getMessage();
+        return ",\"error\":\"" + words.replaceAll("[\"\\\\\\p{Cntrl}]", " ") + "\"";
     }
 
     private static long number(String value) {

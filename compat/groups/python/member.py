@@ -28,6 +28,8 @@ class Member:
     def __init__(self, bootstrap, topic, group, kind, instance=None):
         self.topic = topic
         self.records = []
+        # How far what this member owns is handled and not committed.
+        self.pending = {}
         self.stalls = []
         self.closed = threading.Event()
         settings = {
@@ -64,19 +66,24 @@ class Member:
         say("assigned", member=consumer.memberid(), generation=self.generation(), partitions=numbers)
 
     def revoked(self, _consumer, partitions):
-        self.tell_handled()
-        say("revoked", partitions=[it.partition for it in partitions])
+        self.gone("revoked", partitions)
 
     def lost(self, _consumer, partitions):
+        self.gone("lost", partitions)
+
+    def gone(self, event, partitions):
         self.tell_handled()
-        say("lost", partitions=[it.partition for it in partitions])
+        numbers = [it.partition for it in partitions]
+        for number in numbers:
+            self.pending.pop(number, None)
+        say(event, partitions=numbers)
 
     def tell_handled(self):
-        """Says what was handled since the last time, and returns where it ends in each partition."""
+        """Says what was handled since the last time; from now on it may be committed."""
         records, self.records = self.records, []
         if records:
             say("handled", records=records)
-        return {partition: offset + 1 for partition, offset, _ in records}
+        self.pending.update({partition: offset + 1 for partition, offset, _ in records})
 
     def poll(self):
         """Takes what there is. Rebalances happen in here, between two records."""
@@ -91,9 +98,9 @@ class Member:
             value = message.value()
             self.records.append([message.partition(), message.offset(), int(value) if value.isdigit() else -1])
 
-    def commit(self, ends):
+    def commit(self):
         began = now()
-        offsets = [confluent_kafka.TopicPartition(self.topic, *it) for it in ends.items()]
+        offsets = [confluent_kafka.TopicPartition(self.topic, *it) for it in self.pending.items()]
         try:
             answers = self.consumer.commit(offsets=offsets, asynchronous=False)
         except confluent_kafka.KafkaException as error:
@@ -103,6 +110,8 @@ class Member:
             if answer.error is not None:
                 say("refused", error=str(answer.error))
         done = [[it.partition, it.offset] for it in answers if it.error is None]
+        for partition, _ in done:
+            del self.pending[partition]
         say("committed", began=began, generation=self.generation(), offsets=done)
 
     def input(self):
@@ -115,9 +124,9 @@ class Member:
         threading.Thread(target=self.input, daemon=True).start()
         while not self.closed.is_set():
             self.poll()
-            ends = self.tell_handled()
-            if ends:
-                self.commit(ends)
+            self.tell_handled()
+            if self.pending:
+                self.commit()
             self.closed.wait(self.stalls.pop(0) if self.stalls else PACE_SECONDS)
         self.consumer.close()
 
