@@ -38,10 +38,7 @@ fn a_member_without_an_id_is_given_one_when_it_joins() {
     let member = reply.member.unwrap();
     assert_eq!(member.len(), 22);
     assert_eq!(world.heartbeat(alive(&member, 1)).unwrap().member_epoch, 1);
-    assert_eq!(
-        refused(world.heartbeat(alive("", 1))),
-        Refusal::InvalidRequest("MemberId can't be empty.".to_owned())
-    );
+    assert_eq!(refused(world.heartbeat(alive("", 1))), Refusal::InvalidRequest("MemberId can't be empty.".to_owned()));
 }
 
 #[test]
@@ -215,10 +212,7 @@ fn an_admin_removes_members_of_either_kind() {
     let members = vec![leaving("", Some("i")), leaving("b", None), leaving("c", None), leaving("x", Some("i"))];
     let Reply::Leave(Ok(rows)) = world.ask(Command::Leave(Leave { group: GROUP.into(), members })) else { panic!() };
     let results: Vec<_> = rows.into_iter().map(|row| row.result).collect();
-    assert_eq!(
-        results,
-        [Ok(()), Ok(()), Err(Refusal::UnknownMemberId), Err(Refusal::FencedInstanceId)]
-    );
+    assert_eq!(results, [Ok(()), Ok(()), Err(Refusal::UnknownMemberId), Err(Refusal::FencedInstanceId)]);
     assert!(world.describe().members.is_empty());
 }
 

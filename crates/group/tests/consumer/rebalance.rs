@@ -105,10 +105,8 @@ fn the_assignor_is_what_most_members_ask_for() {
 #[test]
 fn range_lines_topics_up() {
     let mut world = World::new(&[("t", 4), ("u", 4)]);
-    let asking = |member: &str| ConsumerHeartbeat {
-        server_assignor: Some("range".into()),
-        ..joining(member, &["t", "u"])
-    };
+    let asking =
+        |member: &str| ConsumerHeartbeat { server_assignor: Some("range".into()), ..joining(member, &["t", "u"]) };
     world.heartbeat(asking("a")).unwrap();
     world.heartbeat(asking("b")).unwrap();
     for member in ["a", "b"] {

@@ -144,10 +144,8 @@ impl World {
 
     fn describe_by(&self, coordinator: &Coordinator) -> Result<ConsumerDescription, Refusal> {
         let wall = Timestamp(0);
-        coordinator.describe_consumer(
-            &Context { now: Tick(self.now), wall, image: &self.image, config: &self.config },
-            GROUP,
-        )
+        coordinator
+            .describe_consumer(&Context { now: Tick(self.now), wall, image: &self.image, config: &self.config }, GROUP)
     }
 
     pub(crate) fn member(&self, member: &str) -> ConsumerMemberDescription {
@@ -195,6 +193,42 @@ impl World {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// JoinGroup of a cooperative classic consumer.
+pub(crate) fn classic_join(member: &str, topics: &[&str], owned: &BTreeSet<Named>) -> Join {
+    Join {
+        group: GROUP.into(),
+        member: member.into(),
+        instance: None,
+        client_id: "classic".into(),
+        client_host: "/127.0.0.1".into(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![("cooperative-sticky".into(), subscription(topics, owned))],
+        requires_member_id: false,
+        supports_skipping_assignment: true,
+        reason: None,
+    }
+}
+
+/// SyncGroup of a member that does not lead.
+pub(crate) fn classic_sync(member: &str, generation: i32) -> Sync {
+    Sync {
+        group: GROUP.into(),
+        member: member.into(),
+        instance: None,
+        generation,
+        protocol_type: Some("consumer".into()),
+        protocol: Some("cooperative-sticky".into()),
+        assignments: Vec::new(),
+    }
+}
+
+/// Heartbeat of a classic member.
+pub(crate) fn classic_alive(member: &str, generation: i32) -> Heartbeat {
+    Heartbeat { group: GROUP.into(), member: member.into(), instance: None, generation }
 }
 
 fn coordinator() -> Coordinator {
