@@ -49,9 +49,9 @@ import ottla.compat.Main.Wrong;
 final class Checks {
     private static final int BATCH = 50;
 
-    private final String bootstrap;
-    private final String prefix;
-    private final int timeout;
+    final String bootstrap;
+    final String prefix;
+    final int timeout;
 
     Checks(String bootstrap, String prefix, int timeout) {
         this.bootstrap = bootstrap;
@@ -86,7 +86,7 @@ final class Checks {
     }
 
     /** What is written, and must come back. Timestamp null: the client chooses. */
-    private record Item(byte[] key, byte[] value, Long timestamp, List<Header> headers) {
+    record Item(byte[] key, byte[] value, Long timestamp, List<Header> headers) {
         Item(byte[] key, byte[] value) {
             this(key, value, null, List.of());
         }
@@ -97,7 +97,7 @@ final class Checks {
     }
 
     /** Records that compress well and are all different, one second apart, an hour ago. */
-    private static List<Item> batch(String tag, int count) {
+    static List<Item> batch(String tag, int count) {
         long base = (System.currentTimeMillis() / 1000 - 3600) * 1000;
         List<Item> items = new ArrayList<>();
         for (int i = 0; i < count; i++) {
@@ -107,7 +107,7 @@ final class Checks {
         return items;
     }
 
-    private Properties common() {
+    Properties common() {
         Properties properties = new Properties();
         properties.put("bootstrap.servers", bootstrap);
         properties.put("request.timeout.ms", String.valueOf(Math.max(1000, timeout / 2)));
@@ -116,11 +116,11 @@ final class Checks {
         return properties;
     }
 
-    private Admin admin() {
+    Admin admin() {
         return Admin.create(common());
     }
 
-    private <T> T await(Future<T> future) throws Exception {
+    <T> T await(Future<T> future) throws Exception {
         try {
             return future.get(timeout + 1000L, TimeUnit.MILLISECONDS);
         } catch (ExecutionException error) {
@@ -128,7 +128,7 @@ final class Checks {
         }
     }
 
-    private String newTopic(String name, int partitions, Map<String, String> configs) throws Exception {
+    String newTopic(String name, int partitions, Map<String, String> configs) throws Exception {
         String topic = prefix + "-" + name;
         try (Admin admin = admin()) {
             await(admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(configs))).all());
@@ -148,7 +148,7 @@ final class Checks {
         }
     }
 
-    private KafkaProducer<byte[], byte[]> producer(Map<String, String> more) {
+    KafkaProducer<byte[], byte[]> producer(Map<String, String> more) {
         Properties properties = common();
         properties.remove("default.api.timeout.ms");
         properties.put("enable.idempotence", "false");
@@ -160,7 +160,7 @@ final class Checks {
         return new KafkaProducer<>(properties, new ByteArraySerializer(), new ByteArraySerializer());
     }
 
-    private List<Long> send(KafkaProducer<byte[], byte[]> producer, String topic, int partition, List<Item> items)
+    List<Long> send(KafkaProducer<byte[], byte[]> producer, String topic, int partition, List<Item> items)
             throws Exception {
         List<Future<RecordMetadata>> futures = new ArrayList<>();
         for (Item item : items) {
@@ -217,7 +217,7 @@ final class Checks {
     }
 
     /** Every offset, key, value, header and given timestamp, in order, nothing missing and nothing more. */
-    private static void same(List<ConsumerRecord<byte[], byte[]>> got, List<Item> want, long first) throws Wrong {
+    static void same(List<ConsumerRecord<byte[], byte[]>> got, List<Item> want, long first) throws Wrong {
         equal("number of records", got.size(), want.size());
         for (int i = 0; i < got.size(); i++) {
             ConsumerRecord<byte[], byte[]> have = got.get(i);

@@ -13,7 +13,7 @@ import java.util.Map;
 import org.apache.kafka.common.utils.AppInfoParser;
 
 /**
- * The Java client: runs the named checks (Checks) and Kafka's own tools (Tools), and prints one JSON line for each, as
+ * The Java client: runs the named checks (Checks, Groups) and Kafka's own tools (Tools), and prints one JSON line for each, as
  * compat/README.md describes. The Python, Go and JavaScript programs do the same checks; the tools are here only.
  */
 public final class Main {
@@ -43,7 +43,7 @@ public final class Main {
 
     public static void main(String[] arguments) throws Exception {
         Map<String, String> options = new LinkedHashMap<>();
-        options.putAll(Map.of("--prefix", "compat", "--timeout", "30", "--only", ""));
+        options.putAll(Map.of("--prefix", "compat", "--timeout", "30", "--only", "", "--member", ""));
         List<String> addresses = new ArrayList<>();
         for (int i = 0; i < arguments.length; i++) {
             if (options.containsKey(arguments[i]) && i + 1 < arguments.length) {
@@ -59,10 +59,15 @@ public final class Main {
         String bootstrap = addresses.get(0);
         String prefix = options.get("--prefix");
         int timeout = Integer.parseInt(options.get("--timeout"));
+        Checks named = new Checks(bootstrap, prefix, timeout);
+        if (!options.get("--member").isEmpty()) {
+            Groups.beMember(named, options.get("--member"));
+        }
         say(Map.of("client", "java", "version", AppInfoParser.getVersion()));
 
         Map<String, Check> checks = new LinkedHashMap<>();
-        new Checks(bootstrap, prefix, timeout).addTo(checks);
+        named.addTo(checks);
+        new Groups(named).addTo(checks);
         new Tools(bootstrap, prefix, timeout).addTo(checks);
         for (Map.Entry<String, Check> entry : checks.entrySet()) {
             if (entry.getKey().contains(options.get("--only"))) {
