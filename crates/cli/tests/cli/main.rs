@@ -4,5 +4,6 @@
 
 mod broker;
 mod commands;
+mod groups;
 mod producer;
 mod serve;
