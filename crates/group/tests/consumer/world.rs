@@ -21,19 +21,21 @@ pub(crate) struct World {
     pub(crate) log: Vec<Record>,
     drawn: u8,
     tickets: u64,
+    reloads: u8,
 }
 
 impl World {
     /// A broker with topics of so many partitions, where a target is computed whenever it is due.
     pub(crate) fn new(topics: &[(&str, i32)]) -> World {
         let mut world = World {
-            coordinator: coordinator(),
+            coordinator: coordinator(0),
             image: Image::default(),
             config: GroupConfig { consumer_assignment_interval_ms: 0, ..GroupConfig::default() },
             now: 0,
             log: Vec::new(),
             drawn: 0,
             tickets: 0,
+            reloads: 0,
         };
         for (name, partitions) in topics {
             world.create_topic(name, *partitions);
@@ -112,6 +114,7 @@ impl World {
 
     /// The coordinator goes, and another reads the log.
     pub(crate) fn reload(&mut self) {
+        self.reloads += 1;
         self.coordinator = self.replayed();
         let ctx = Context {
             now: Tick(self.now),
@@ -123,7 +126,7 @@ impl World {
     }
 
     fn replayed(&self) -> Coordinator {
-        let mut replayed = coordinator();
+        let mut replayed = coordinator(self.reloads);
         self.log.iter().for_each(|record| replayed.apply(record));
         replayed
     }
@@ -231,11 +234,14 @@ pub(crate) fn classic_alive(member: &str, generation: i32) -> Heartbeat {
     Heartbeat { group: GROUP.into(), member: member.into(), instance: None, generation }
 }
 
-fn coordinator() -> Coordinator {
+/// Draws bits that no coordinator before has drawn.
+fn coordinator(life: u8) -> Coordinator {
     let mut drawn = 0u8;
     Coordinator::new(Box::new(move || {
         drawn = drawn.wrapping_add(1);
-        [drawn; 16]
+        let mut bits = [drawn; 16];
+        bits[0] = life;
+        bits
     }))
 }
 

@@ -77,7 +77,7 @@ fn sizes(targets: &Targets) -> Vec<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn g5_every_partition_has_one_target(wants in any_wants(), sizes in any_sizes(), places in any_places()) {
