@@ -42,8 +42,8 @@ fn records_are_written_as_kafka_writes_them_and_read_back() {
             Record::ClassicGroup("g".into(), Some(classic_group())),
             "0002000167",
             Some(
-                "00030008636f6e73756d657200000005000572616e676500036d2d310000018bcfe568000000000100036d2d3100016900016300\
-                 092f31302e302e302e31000493e00000afc800000002010200000003030405",
+                "00030008636f6e73756d657200000005000572616e676500036d2d310000018bcfe568000000000100036d2d31000169\
+                 00016300092f31302e302e302e31000493e00000afc800000002010200000003030405",
             ),
         ),
         (
@@ -88,7 +88,8 @@ fn records_are_written_as_kafka_writes_them_and_read_back() {
             Record::ConsumerCurrent("g".into(), "m-1".into(), Some(current())),
             "000800016700036d2d31",
             Some(
-                "0000000000090000000800020123456789abcdeffedcba98765432100300000000000000020100090300000007000000080100",
+                "0000000000090000000800020123456789abcdeffedcba98765432100300000000000000020100090300000007\
+                 000000080100",
             ),
         ),
         (
@@ -156,8 +157,8 @@ fn older_versions_are_read() {
         assert_eq!(decode("0002000167", value), expected, "{value}");
     }
     // Before KIP-1251 the member's epoch was that of all it has.
-    let assigned = "0000000000090000000801020123456789abcdeffedcba9876543210020000000000020123456789abcdeffedcba9876543210\
-                    02000000010000";
+    let assigned = "0000000000090000000801020123456789abcdeffedcba98765432100200000000000201234567\
+                    89abcdeffedcba987654321002000000010000";
     let expected = ConsumerCurrentValue {
         state: MemberState::UnrevokedPartitions,
         assigned: held(&[(0, 9)]),

@@ -3,13 +3,19 @@
 
 use std::sync::Arc;
 
+use ottla_types::{Tick, TopicId};
+
 use super::{Context, Coordinator, Decision, Group, Ticket};
 use crate::{
     ConsumerHeartbeat, ConsumerHeartbeatReply, GroupId, Heartbeat, Join, JoinRefusal, Leave, LeavingMember, LeftMember,
     MemberId, Record, Refusal, Reply, Sync,
     classic::{self, Turn, new_member_id},
     consumer,
+    timers::Timer,
 };
+
+/// When to expel a member again that may still be there. If it is gone, nothing happens.
+const RETRY_MS: u64 = 1_000;
 
 impl Coordinator {
     pub(super) fn join(&mut self, ctx: &Context<'_>, ticket: Ticket, join: Join, out: &mut Decision) {
@@ -92,8 +98,8 @@ impl Coordinator {
         mut request: ConsumerHeartbeat,
         out: &mut Decision,
     ) -> Result<ConsumerHeartbeatReply, Refusal> {
-        if request.member.is_empty() && request.member_epoch == 0 {
-            request.member = ottla_types::TopicId::from_bytes((self.entropy)()).to_string().into();
+        if request.member.is_empty() && request.member_epoch == 0 && !request.client_makes_ids {
+            request.member = TopicId::from_bytes((self.entropy)()).to_string().into();
         }
         consumer::validate(ctx.config, &request)?;
         let id = Arc::clone(&request.group);
@@ -140,8 +146,9 @@ impl Coordinator {
         member: &MemberId,
         out: &mut Decision,
     ) {
-        if let Some(Group::Consumer(group)) = self.groups.get_mut(group) {
-            out.records.extend(group.session_expired(ctx, &mut self.timers, member));
+        if let Some(Group::Consumer(consumers)) = self.groups.get_mut(group) {
+            out.records.extend(consumers.session_expired(ctx, &mut self.timers, member));
+            self.try_again(ctx, Timer::Session(Arc::clone(group), Arc::clone(member)), out);
         } else {
             self.on_classic(ctx, group, out, |group, turn| group.session_expired(turn, member));
         }
@@ -154,8 +161,16 @@ impl Coordinator {
         member: &MemberId,
         out: &mut Decision,
     ) {
-        if let Some(Group::Consumer(group)) = self.groups.get_mut(group) {
-            out.records.extend(group.revocation_overdue(ctx, &mut self.timers, member));
+        if let Some(Group::Consumer(consumers)) = self.groups.get_mut(group) {
+            out.records.extend(consumers.revocation_overdue(ctx, &mut self.timers, member));
+            self.try_again(ctx, Timer::Revocation(Arc::clone(group), Arc::clone(member)), out);
+        }
+    }
+
+    /// A consumer group changes by records alone, and these may not get written down.
+    fn try_again(&mut self, ctx: &Context<'_>, timer: Timer, out: &Decision) {
+        if !out.records.is_empty() {
+            self.timers.set(timer, Tick(ctx.now.0.saturating_add(RETRY_MS)));
         }
     }
 

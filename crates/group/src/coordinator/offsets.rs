@@ -13,6 +13,8 @@ use crate::{
 
 /// How many offsets expire at once, about: they are one batch.
 const EXPIRED_AT_ONCE: usize = 1_000;
+/// How long others get a turn before the next. Not at once: these may not have been written down.
+const EXPIRY_PAUSE_MS: i64 = 100;
 
 impl Coordinator {
     pub(super) fn commit_offsets(
@@ -67,7 +69,7 @@ impl Coordinator {
             }
             if records.len() >= EXPIRED_AT_ONCE {
                 // The rest when these are gone.
-                return self.set_expiry(ctx, 0);
+                return self.set_expiry(ctx, EXPIRY_PAUSE_MS);
             }
         }
         self.set_expiry(ctx, ctx.config.offsets_retention_check_interval_ms);
