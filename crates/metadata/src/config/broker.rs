@@ -386,7 +386,9 @@ pub(super) const CONFIGS: &[Definition] = &[
         "The codec of the records of __consumer_offsets: 0 for none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.",
     )
     .valid(Valid::Between(0, 4)),
-    int("offsets.topic.num.partitions", "50", "The partitions __consumer_offsets is created with.").at_least(1),
+    // The most that one topic can be created with.
+    int("offsets.topic.num.partitions", "50", "The partitions __consumer_offsets is created with.")
+        .valid(Valid::Between(1, 10_000)),
     int("offsets.topic.replication.factor", "3", "Its replicas, as far as there are brokers.")
         .valid(Valid::Between(1, i16::MAX as i64)),
     // The least that segment.bytes of a topic may be: with less the topic could never be created.

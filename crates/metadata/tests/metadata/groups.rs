@@ -179,6 +179,7 @@ fn limits_of_groups_that_contradict_each_other_keep_a_broker_from_starting() {
         ("group.consumer.migration.policy", "sideways"),
         ("offsets.topic.compression.codec", "5"),
         ("offsets.topic.segment.bytes", "1048575"),
+        ("offsets.topic.num.partitions", "10001"),
     ] {
         let refused = start(&[(key, value)]);
         assert!(matches!(refused, Err(ConfigError::Invalid { .. })), "{key}={value}: {refused:?}");
