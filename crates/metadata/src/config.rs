@@ -30,8 +30,8 @@ pub(crate) use change::{check_group, check_groups, check_together, is_swallowed,
 
 /// Why a config cannot be set. The message names the key, the value and what would be right.
 ///
-/// On a topic or a group all of these are Kafka's `INVALID_CONFIG` (40); on a broker `INVALID_REQUEST` (42), as KAFKA-13609
-/// explains. At start-up each is fatal.
+/// On a topic or a group all of these are Kafka's `INVALID_CONFIG` (40); on a broker `INVALID_REQUEST` (42), as
+/// KAFKA-13609 explains. At start-up each is fatal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// No such config of a topic or a group; Kafka refuses these too.

@@ -2,8 +2,8 @@
 //! be.
 //!
 //! Tools stop working on what is missing here, so everything is reported, set or not (KIP-133, KIP-226 for sources and
-//! synonyms, KIP-569 for types and documentation). Client metrics, which Ottla does not serve, have an empty list, as in
-//! Kafka have those that nobody configured. Next: `ottla_metadata::config::Layers`.
+//! synonyms, KIP-569 for types and documentation). Client metrics, which Ottla does not serve, have an empty list, as
+//! in Kafka have those that nobody configured. Next: `ottla_metadata::config::Layers`.
 
 use std::collections::HashSet;
 

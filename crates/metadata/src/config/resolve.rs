@@ -1,8 +1,8 @@
 //! Which value of a config holds, and why: what DescribeConfigs answers.
 //!
-//! From strongest to weakest: the topic's or group's own, the broker's dynamic, all brokers' dynamic, static, default. Within one
-//! layer the most precise synonym wins (`log.retention.ms` before minutes before hours). What is not here: the typed
-//! structs (`typed.rs`), and who is allowed to ask.
+//! From strongest to weakest: the topic's or group's own, the broker's dynamic, all brokers' dynamic, static, default.
+//! Within one layer the most precise synonym wins (`log.retention.ms` before minutes before hours). What is not here:
+//! the typed structs (`typed.rs`), and who is allowed to ask.
 
 use std::collections::BTreeMap;
 
