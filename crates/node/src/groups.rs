@@ -162,7 +162,8 @@ impl Groups {
             active.last_ticket += 1;
             let ticket = Ticket(active.last_ticket);
             active.waiting.insert(ticket, Arc::clone(&slot));
-            self.carry_out(shard, active, ticket, command, wakes);
+            // If it could not be written its reply says so.
+            let _ = self.carry_out(shard, active, ticket, command, wakes);
         });
         match submitted {
             Ok(()) => Pending::waiting(slot, convert),
@@ -233,14 +234,19 @@ impl Groups {
         }
     }
 
-    /// Carries out a command that nobody waits for. A coordinator that loads will see for itself what is due.
+    /// Carries out a command that nobody waits for. A coordinator that loads will see for itself what is due, and one
+    /// that could not write down what was due has forgotten that it is: it is loaded anew.
     fn tell(self: &Arc<Self>, shard: &Arc<Shard>, command: Command) {
+        shard.deadline.store(NEVER.0, Ordering::SeqCst);
         let told = self.with_shard(shard, |active, wakes| {
             active.last_ticket += 1;
-            self.carry_out(shard, active, Ticket(active.last_ticket), command, wakes);
+            self.carry_out(shard, active, Ticket(active.last_ticket), command, wakes)
         });
-        if told.is_err() {
-            shard.deadline.store(NEVER.0, Ordering::SeqCst);
+        if matches!(told, Ok(Err(_))) {
+            let mut wakes = Wakes::default();
+            shard.state.lock().replace(State::Unloaded, &mut wakes);
+            wakes.wake();
+            self.load_soon(vec![Arc::clone(shard)]);
         }
     }
 
@@ -352,8 +358,15 @@ impl Groups {
         done
     }
 
-    /// Decides, appends, applies, and hands out the replies.
-    fn carry_out(&self, shard: &Shard, active: &mut Active, ticket: Ticket, command: Command, wakes: &mut Wakes) {
+    /// Decides, appends, applies, and hands out the replies; whether what was decided is written.
+    fn carry_out(
+        &self,
+        shard: &Shard,
+        active: &mut Active,
+        ticket: Ticket,
+        command: Command,
+        wakes: &mut Wakes,
+    ) -> Result<(), NoCoordinator> {
         let config = self.config();
         let Decision { records, replies } = active.coordinator.decide(&self.context(&config), ticket, command);
         let appended = match records.is_empty() {
@@ -369,6 +382,7 @@ impl Groups {
             }
         }
         self.expect(shard, active);
+        appended
     }
 
     /// Appends the records of one decision, all or none, and returns the end of the log behind them.

@@ -17,7 +17,9 @@ use std::{
 };
 
 use common::{DEADLINE, eventually, open, open_on};
-use ottla_group::{Command, CommitOffset, CommitOffsets, Committed, FetchOffsets, Refusal, Reply};
+use ottla_group::{
+    Command, CommitOffset, CommitOffsets, Committed, ConsumerHeartbeat, FetchOffsets, Join, Refusal, Reply,
+};
 use ottla_log::{Disk, DiskFile, SimDisk, Space};
 use ottla_metadata::{Command as MetadataCommand, OFFSETS_TOPIC, TopicRef};
 use ottla_node::{NoCoordinator, Node, Pending, group_partition};
@@ -53,7 +55,7 @@ fn open_with_topic(disk: &SimDisk) -> Arc<Node> {
     node
 }
 
-fn committing(group: &str, topic: &str, offset: i64) -> Command {
+fn committing(group: &str, offset: i64, metadata: &str) -> Command {
     Command::CommitOffsets(CommitOffsets {
         group: group.into(),
         member: "".into(),
@@ -62,18 +64,18 @@ fn committing(group: &str, topic: &str, offset: i64) -> Command {
         knows_member_epochs: true,
         retention_ms: None,
         offsets: vec![CommitOffset {
-            topic: topic.into(),
+            topic: "t".into(),
             topic_id: TopicId::ZERO,
             partition: PartitionIndex(0),
             offset: Offset(offset),
             leader_epoch: LeaderEpoch(7),
-            metadata: "note".into(),
+            metadata: metadata.into(),
         }],
     })
 }
 
-fn submit(node: &Node, group: &str, offset: i64) -> Pending<Result<Vec<Result<(), Refusal>>, Refusal>> {
-    node.groups().submit(group, committing(group, "t", offset), |reply| match reply {
+fn submit(node: &Node, group: &str, offset: i64, metadata: &str) -> Pending<Result<Vec<Result<(), Refusal>>, Refusal>> {
+    node.groups().submit(group, committing(group, offset, metadata), |reply| match reply {
         Reply::CommitOffsets(rows) => Some(rows),
         _ => None,
     })
@@ -81,7 +83,7 @@ fn submit(node: &Node, group: &str, offset: i64) -> Pending<Result<Vec<Result<()
 
 /// Commits and waits; whether it was taken.
 fn commit(node: &Node, group: &str, offset: i64) -> Result<(), NoCoordinator> {
-    wait(submit(node, group, offset)).map(|rows| assert_eq!(rows, Ok(vec![Ok(())])))
+    wait(submit(node, group, offset, "note")).map(|rows| assert_eq!(rows, Ok(vec![Ok(())])))
 }
 
 fn fetch(node: &Node, group: &str) -> Result<Option<Committed>, NoCoordinator> {
@@ -150,6 +152,78 @@ fn a_full_disk_refuses_commits_and_takes_them_again() {
     disk.set_capacity(None);
     commit(&node, "g", 7).unwrap();
     assert_eq!(committed_offset(&node, "g"), Ok(Some(7)));
+}
+
+#[test]
+fn b36_a_session_that_ends_on_a_full_disk_ends_once_there_is_room() {
+    let disk = SimDisk::new(7);
+    let sessions = [
+        ("offsets.topic.num.partitions", "1"),
+        ("group.consumer.min.session.timeout.ms", "1500"),
+        ("group.consumer.session.timeout.ms", "1500"),
+        ("group.consumer.min.heartbeat.interval.ms", "10"),
+        ("group.consumer.heartbeat.interval.ms", "10"),
+    ];
+    let node = open_on(Arc::new(disk.clone()), 1, &sessions);
+    node.request_offsets_topic();
+    eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
+    common::create(&node, "t", 1, &[]);
+    let waiting = node.groups().submit("waits", Command::Join(joining("waits")), |reply| match reply {
+        Reply::Join(joined) => Some(joined),
+        _ => None,
+    });
+    let joined = node.groups().submit("g", Command::ConsumerHeartbeat(entering("g")), |reply| match reply {
+        Reply::ConsumerHeartbeat(heard) => Some(heard),
+        _ => None,
+    });
+    wait(joined).unwrap().unwrap();
+    disk.set_capacity(Some(disk.used()));
+    // Well before the session ends, what is reserved already is filled up.
+    let wide = "x".repeat(4000);
+    while wait(submit(&node, "fills", 1, &wide)).is_ok() {}
+    // What was due could not be written down, so the coordinator was loaded anew: whoever waited is sent away.
+    assert_eq!(wait(waiting), Err(NoCoordinator::NotHere));
+    disk.set_capacity(None);
+    let members = || {
+        wait(node.groups().query("g", |groups, now| groups.describe_consumer(now, "g")))
+            .map(|group| group.unwrap().members.len())
+    };
+    eventually("the session ends", || members() == Ok(0));
+}
+
+fn joining(group: &str) -> Join {
+    Join {
+        group: group.into(),
+        member: "".into(),
+        instance: None,
+        client_id: "test".into(),
+        client_host: "/127.0.0.1".into(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![("range".into(), Default::default())],
+        requires_member_id: false,
+        supports_skipping_assignment: true,
+        reason: None,
+    }
+}
+
+fn entering(group: &str) -> ConsumerHeartbeat {
+    ConsumerHeartbeat {
+        group: group.into(),
+        member: "m".into(),
+        member_epoch: 0,
+        instance: None,
+        rack: None,
+        client_id: "test".into(),
+        client_host: "/127.0.0.1".into(),
+        rebalance_timeout_ms: Some(30_000),
+        topics: Some(vec!["t".into()]),
+        topics_regex: None,
+        server_assignor: None,
+        owned: Some(Vec::new()),
+        client_makes_ids: true,
+    }
 }
 
 #[test]
