@@ -217,6 +217,7 @@ func (c *client) NewProducer(_ context.Context, options check.ProducerOptions) (
 	config.Producer.Partitioner = sarama.NewManualPartitioner
 	config.Producer.Return.Successes = true
 	config.Producer.Timeout = c.timeout
+	config.Producer.Retry.Max = 50 // 100 ms apart: a broker that has just started again may not lead yet
 	config.Producer.MaxMessageBytes = 3 << 20
 	config.Producer.Flush.Frequency = 20 * time.Millisecond // one batch per Send
 	if options.Idempotent {

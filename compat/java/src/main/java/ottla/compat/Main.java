@@ -13,8 +13,9 @@ import java.util.Map;
 import org.apache.kafka.common.utils.AppInfoParser;
 
 /**
- * The Java client: runs the named checks (Checks, Groups) and Kafka's own tools (Tools), and prints one JSON line for each, as
- * compat/README.md describes. The Python, Go and JavaScript programs do the same checks; the tools are here only.
+ * The Java client: runs the named checks (Checks, Groups), Kafka's own tools (Tools, GroupTools) and Connect, and
+ * prints one JSON line for each, as compat/README.md describes. The Python, Go and JavaScript programs do the same
+ * checks; the tools are here only.
  */
 public final class Main {
     private static final BufferedReader INPUT =
@@ -68,7 +69,10 @@ public final class Main {
         Map<String, Check> checks = new LinkedHashMap<>();
         named.addTo(checks);
         new Groups(named).addTo(checks);
-        new Tools(bootstrap, prefix, timeout).addTo(checks);
+        Tools tools = new Tools(bootstrap, prefix, timeout);
+        tools.addTo(checks);
+        new GroupTools(tools, named).addTo(checks);
+        new Connect(named).addTo(checks);
         for (Map.Entry<String, Check> entry : checks.entrySet()) {
             if (entry.getKey().contains(options.get("--only"))) {
                 one(entry.getKey(), entry.getValue());

@@ -23,8 +23,8 @@ import ottla.compat.Main.Wrong;
 final class Tools {
     private static final String TOOLS = "org.apache.kafka.tools.";
 
-    private final String bootstrap;
-    private final String prefix;
+    final String bootstrap;
+    final String prefix;
     private final int timeout;
 
     Tools(String bootstrap, String prefix, int timeout) {
@@ -49,7 +49,7 @@ final class Tools {
     }
 
     /** Runs a tool to its end; returns what it printed on standard output. A status other than 0 is a failure. */
-    private String run(String input, String tool, String... arguments) throws Exception {
+    String run(String input, String tool, String... arguments) throws Exception {
         List<String> command = new ArrayList<>(List.of(
                 Path.of(System.getProperty("java.home"), "bin", "java").toString(),
                 "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
@@ -83,19 +83,19 @@ final class Tools {
         }
     }
 
-    private String topic(String name, int partitions) throws Exception {
+    String topic(String name, int partitions) throws Exception {
         String topic = prefix + "-" + name;
         run("", "TopicCommand", "--bootstrap-server", bootstrap, "--create", "--topic", topic,
                 "--partitions", String.valueOf(partitions), "--replication-factor", "1");
         return topic;
     }
 
-    private void produce(String topic, int count) throws Exception {
+    void produce(String topic, int count) throws Exception {
         String lines = IntStream.range(0, count).mapToObj(i -> "value " + i + "\n").collect(Collectors.joining());
         run(lines, "ConsoleProducer", "--bootstrap-server", bootstrap, "--topic", topic);
     }
 
-    private static void contains(String what, String text, String... parts) throws Wrong {
+    static void contains(String what, String text, String... parts) throws Wrong {
         for (String part : parts) {
             if (!text.contains(part)) {
                 throw new Wrong(what + " does not say '" + part + "': " + text.strip());
@@ -133,7 +133,7 @@ final class Tools {
         return "alter, describe, delete-config; the brokers' default";
     }
 
-    private static String[] with(String[] some, String... more) {
+    static String[] with(String[] some, String... more) {
         return Stream.concat(Stream.of(some), Stream.of(more)).toArray(String[]::new);
     }
 
@@ -269,7 +269,7 @@ final class Tools {
     }
 
     /** The segment file that holds this uncompressed text, wherever the broker keeps its partitions. */
-    private static Path segmentWith(Path data, String text) throws Exception {
+    static Path segmentWith(Path data, String text) throws Exception {
         try (Stream<Path> files = Files.walk(data)) {
             for (Path file : files.filter(path -> path.toString().endsWith(".log")).toList()) {
                 if (Files.isRegularFile(file)
