@@ -138,8 +138,11 @@ impl Group {
         let mut known = mem::take(&mut self.members);
         self.instances.clear();
         for each in &value.members {
-            let mut member = known.remove(&each.member).unwrap_or_else(|| Member::loaded(each, &value.protocol));
-            member.assignment = each.assignment.clone();
+            let loaded = Member::loaded(each, &value.protocol);
+            let member = match known.remove(&each.member) {
+                Some(known) => loaded.with_what_is_known(known),
+                None => loaded,
+            };
             self.insert(Arc::clone(&each.member), member);
         }
         self.phase = if self.members.is_empty() { Phase::Empty } else { Phase::Stable };
@@ -390,6 +393,15 @@ impl Member {
             is_new: false,
             has_synced: true,
         }
+    }
+
+    /// This member of a record with what records don't say.
+    fn with_what_is_known(self, known: Member) -> Member {
+        // An older record may have had other metadata.
+        let is_same = self.protocols.iter().all(|(name, metadata)| known.metadata_ref(name) == Some(metadata));
+        let protocols = if is_same { known.protocols } else { self.protocols };
+        let Member { joining, syncing, is_new, has_synced, .. } = known;
+        Member { protocols, joining, syncing, is_new, has_synced, ..self }
     }
 
     fn metadata(&self, protocol: &str) -> Bytes {
