@@ -381,7 +381,7 @@ impl Groups {
                 slot.fill(appended.map(|()| (shard.decided(active.end), reply)), wakes);
             }
         }
-        self.expect(shard, active);
+        self.schedule(shard, active);
         appended
     }
 
@@ -463,8 +463,8 @@ impl Groups {
                     // Written by a newer version, or by a kind of group that is not here yet.
                     Ok(None) => {}
                     Err(error) => {
-                        let partition = shard.partition.index();
-                        tracing::warn!(%partition, offset = %record.offset, %error, "a record of a group is passed over");
+                        let (partition, offset) = (shard.partition.index(), record.offset);
+                        tracing::warn!(%partition, %offset, %error, "a record of a group is passed over");
                     }
                 }
             }
@@ -484,13 +484,13 @@ impl Groups {
         let mut state = shard.state.lock();
         if matches!(*state, State::Unloaded | State::Loading) {
             let active = Active { coordinator, waiting: HashMap::new(), last_ticket: 0, end };
-            self.expect(shard, &active);
+            self.schedule(shard, &active);
             *state = State::Active(Box::new(active));
         }
     }
 
     /// Has the coordinator called when its next deadline comes.
-    fn expect(&self, shard: &Shard, active: &Active) {
+    fn schedule(&self, shard: &Shard, active: &Active) {
         let deadline = active.coordinator.next_deadline().unwrap_or(NEVER);
         shard.deadline.store(deadline.0, Ordering::SeqCst);
         if deadline.0 < self.sleeps_until.fetch_min(deadline.0, Ordering::SeqCst) {
