@@ -11,11 +11,12 @@ use ottla_metadata::config::{GroupConfig, MigrationPolicy};
 
 use super::{
     Context, Group, after, grouped,
+    migrate::downgrade,
     protocol::{PROTOCOL_TYPE, Subscription, by_id, encode_assignment},
 };
 use crate::{
     ClassicMemberMetadata, ConsumerMemberValue, Heartbeat, Join, JoinRefusal, Joined, MemberId, MemberState, Record,
-    Refusal, Sync, Synced, timers::Timers,
+    Refusal, Sync, Synced, TopicPartitions, timers::Timers,
 };
 
 impl Group {
@@ -37,7 +38,8 @@ impl Group {
         if join.member.is_empty() && join.requires_member_id && join.instance.is_none() {
             return Err(refuse(Refusal::MemberIdRequired));
         }
-        let replaced = self.admit_classic(&config, join, &member).map_err(refuse)?;
+        let owned = by_id(&subscription.owned, ctx.image);
+        let replaced = self.admit_classic(&config, join, &member, &owned).map_err(refuse)?;
 
         let mut draft = self.draft();
         if let Some(old) = &replaced {
@@ -46,7 +48,6 @@ impl Group {
         let said = said(draft.state.said(&member), join, &subscription);
         let wants_others = draft.set_member(ctx, &member, said).map_err(refuse)?;
         self.follow(ctx, &config, &mut draft, wants_others);
-        let owned = by_id(&subscription.owned, ctx.image);
         draft.reconcile(ctx.image, &member, Some(&owned)).map_err(refuse)?;
 
         if let Some(old) = &replaced {
@@ -55,7 +56,10 @@ impl Group {
         timers.set(self.session(&member), after(ctx.now, join.session_timeout_ms));
         timers.set(self.revocation(&member), after(ctx.now, join.rebalance_timeout_ms));
         let generation = draft.state.current(&member).epoch;
-        let (epoch, records) = (draft.state.epoch, draft.records);
+        // In the place of the last static member of the new protocol it takes the group back to the classic one.
+        let was_mixed = self.state.members.values().any(|said| said.classic.is_none());
+        let classic = if was_mixed { downgrade(self, &draft.state, ctx, timers) } else { None };
+        let (epoch, records) = (draft.state.epoch, classic.unwrap_or(draft.records));
         self.seen = Some((ctx.image.offset(), epoch));
         let joined = Joined {
             generation,
@@ -150,12 +154,20 @@ impl Group {
     }
 
     /// Whether the member may come in or stay; the static member in whose place it comes, if there is one.
-    fn admit_classic(&self, config: &GroupConfig, join: &Join, member: &MemberId) -> Result<Option<MemberId>, Refusal> {
+    fn admit_classic(
+        &self,
+        config: &GroupConfig,
+        join: &Join,
+        member: &MemberId,
+        owned: &[TopicPartitions],
+    ) -> Result<Option<MemberId>, Refusal> {
         match &join.instance {
             Some(instance) if !join.member.is_empty() => self.known(member, Some(instance)).map(|_| None),
             Some(instance) if self.state.instances.contains_key(instance) => {
                 Ok(self.state.instances.get(instance).cloned())
             }
+            // Its session has ended without its knowing, and what it believes to have may be another's by now.
+            None if !owned.is_empty() && !self.state.members.contains_key(member) => Err(Refusal::UnknownMemberId),
             _ => self.make_room(member, config).map(|()| None),
         }
     }

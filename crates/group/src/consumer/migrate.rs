@@ -150,8 +150,10 @@ pub(super) fn downgrade(
     let mut records = group.tombstones();
     records.push(Record::ClassicGroup(Arc::clone(&group.id), Some(value)));
     for member in remaining.members.keys() {
-        group.cancel_timers(timers, member);
-        timers.set(group.session(member), after(ctx.now, group.session_timeout(member, ctx.config)));
+        let session_timeout_ms =
+            remaining.said(member).classic.as_ref().map_or(0, |classic| classic.session_timeout_ms);
+        timers.cancel(&group.revocation(member));
+        timers.set(group.session(member), after(ctx.now, session_timeout_ms));
     }
     timers.set(Timer::Rebalance(Arc::clone(&group.id)), ctx.now);
     Some(records)

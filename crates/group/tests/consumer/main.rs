@@ -11,5 +11,6 @@ mod membership;
 mod migration;
 mod model;
 mod rebalance;
+mod scale;
 mod topics;
 mod world;

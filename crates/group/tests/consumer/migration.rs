@@ -219,6 +219,19 @@ fn a_classic_member_that_joins_and_does_not_sync_is_gone() {
 }
 
 #[test]
+fn g5_a_classic_member_whose_session_ended_does_not_come_back_with_its_partitions() {
+    let (mut world, a, _) = classic_group("consumer");
+    let epoch = world.heartbeat(joining("c", &["t"])).unwrap().member_epoch;
+    world.pass(30_000);
+    let given = world.heartbeat(alive("c", epoch)).unwrap().assignment.unwrap();
+    assert!(world.named(&given).is_superset(&a.owned));
+    match world.ask(Command::Join(classic_join(&a.id, &["t"], &a.owned))) {
+        Reply::Join(Err(refused)) => assert_eq!(refused.refusal, Refusal::UnknownMemberId),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn who_may_not_join_a_consumer_group_in_the_classic_protocol() {
     let mut world = World::new(&[("t", 2)]);
     world.heartbeat(joining("c", &["t"])).unwrap();
@@ -280,4 +293,21 @@ fn a_static_member_changes_its_protocol_and_keeps_its_partitions() {
     assert_eq!(world.named(&reply.assignment.unwrap()), member.owned);
     assert_eq!(heartbeat(&mut world, &member), Err(Refusal::UnknownMemberId));
     assert!(!world.member("new").classic);
+}
+
+#[test]
+fn the_group_goes_back_with_a_classic_process_in_the_place_of_the_last_other() {
+    let mut world = World::new(&[("t", 2)]);
+    let new = ConsumerHeartbeat { instance: Some("i".into()), ..joining("new", &["t"]) };
+    world.heartbeat(new).unwrap();
+    let join = || Join { instance: Some("i".into()), ..classic_join("", &["t"], &BTreeSet::new()) };
+    let member = joined(world.decide(Command::Join(join()))).remove(0);
+    assert!(world.find().is_none() && world.find_replayed().is_none());
+    world.pass(0);
+    let again = Sync { instance: Some("i".into()), ..classic_sync(&member.member, member.generation) };
+    assert_eq!(sync(&mut world, again), Err(Refusal::RebalanceInProgress));
+    let group = world.coordinator.describe_classic(GROUP).unwrap();
+    assert_eq!(group.members.iter().map(|each| &each.member).collect::<Vec<_>>(), [&member.member]);
+    let back = Join { member: member.member.clone(), ..join() };
+    assert_eq!(joined(world.decide(Command::Join(back)))[0].leader, member.member);
 }

@@ -35,8 +35,7 @@ enum Sort {
     Eager,
 }
 
-const SORTS: [Sort; 6] =
-    [Sort::Dynamic, Sort::Dynamic, Sort::Dynamic, Sort::Static, Sort::Cooperative, Sort::Eager];
+const SORTS: [Sort; 6] = [Sort::Dynamic, Sort::Dynamic, Sort::Dynamic, Sort::Static, Sort::Cooperative, Sort::Eager];
 
 /// A consumer, as far as it knows.
 #[derive(Debug)]
@@ -312,9 +311,10 @@ impl Model {
             assert_eq!(result, Ok(()), "{id} at {epoch}, {topic}-{partition}");
         }
         // A member in its epoch may write down what it likes; one that is behind, only what nobody else can have had.
-        let other = self.clients.iter().find(|other| {
-            other.id != id && other.owned.contains(&(topic.clone(), partition)) && self.is_member(other)
-        });
+        let other = self
+            .clients
+            .iter()
+            .find(|other| other.id != id && other.owned.contains(&(topic.clone(), partition)) && self.is_member(other));
         if epoch != server.member_epoch && result.is_ok() {
             assert!(other.is_none(), "{id} at {epoch} commits {topic}-{partition} of {other:?}");
         }
