@@ -60,7 +60,7 @@ enum Command {
     Consume(c::consume::ConsumeArgs),
     /// List, describe, reset and delete consumer groups
     Group(c::group::GroupArgs),
-    /// Show and change the configs of topics and brokers
+    /// Show and change the configs of topics, groups and brokers
     Config(c::config::ConfigArgs),
     /// Show what is in the files of a data directory
     #[command(after_help = c::dump::EXAMPLES)]

@@ -58,6 +58,8 @@ pub struct CreatedTopic {
 pub enum ConfigResource {
     /// A topic.
     Topic(String),
+    /// A group.
+    Group(String),
     /// One broker.
     Broker(BrokerId),
     /// All brokers together: the dynamic defaults.
@@ -77,6 +79,8 @@ pub enum ConfigSource {
     StaticBroker,
     /// Nobody set it.
     Default,
+    /// Set on the group.
+    Group,
     /// Something newer than this client, by its number.
     Other(i8),
 }
@@ -89,6 +93,7 @@ impl ConfigSource {
             3 => ConfigSource::DynamicDefaultBroker,
             4 => ConfigSource::StaticBroker,
             5 => ConfigSource::Default,
+            8 => ConfigSource::Group,
             other => ConfigSource::Other(other),
         }
     }
@@ -424,6 +429,7 @@ impl Client {
 fn describe(resource: &ConfigResource) -> String {
     match resource {
         ConfigResource::Topic(name) => format!("topic {name}"),
+        ConfigResource::Group(name) => format!("group {name}"),
         ConfigResource::Broker(id) => format!("broker {id}"),
         ConfigResource::AllBrokers => "all brokers".to_owned(),
     }
@@ -433,8 +439,10 @@ fn describe(resource: &ConfigResource) -> String {
 fn on_wire(resource: &ConfigResource) -> (i8, ByteString, Target) {
     const TOPIC: i8 = 2;
     const BROKER: i8 = 4;
+    const GROUP: i8 = 32;
     match resource {
         ConfigResource::Topic(name) => (TOPIC, name.as_str().into(), Target::Any),
+        ConfigResource::Group(name) => (GROUP, name.as_str().into(), Target::Any),
         ConfigResource::Broker(id) => (BROKER, id.to_string().into(), Target::Broker(*id)),
         ConfigResource::AllBrokers => (BROKER, ByteString::new(), Target::Any),
     }

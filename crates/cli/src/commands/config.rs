@@ -1,4 +1,4 @@
-//! `ottla config`: show and change the configs of topics and brokers.
+//! `ottla config`: show and change the configs of topics, groups and brokers.
 
 use clap::{Args, Subcommand};
 use ottla_client::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
@@ -19,6 +19,7 @@ Examples:
   ottla config describe --topic orders retention.ms
   ottla config set --topic orders retention.ms=86400000 max.message.bytes=2000000
   ottla config unset --topic orders retention.ms
+  ottla config set --group billing consumer.session.timeout.ms=60000
   ottla config set --all-brokers log.retention.ms=86400000")]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
@@ -81,6 +82,9 @@ struct ResourceArgs {
     /// A topic
     #[arg(long, short)]
     topic: Option<String>,
+    /// A group of consumers
+    #[arg(long, short)]
+    group: Option<String>,
     /// One broker, by its id
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i32).range(0..))]
     broker: Option<i32>,
@@ -91,10 +95,11 @@ struct ResourceArgs {
 
 impl ResourceArgs {
     fn resource(&self) -> ConfigResource {
-        match (&self.topic, self.broker) {
-            (Some(name), _) => ConfigResource::Topic(name.clone()),
-            (None, Some(id)) => ConfigResource::Broker(BrokerId(id)),
-            (None, None) => ConfigResource::AllBrokers,
+        match (&self.topic, &self.group, self.broker) {
+            (Some(name), ..) => ConfigResource::Topic(name.clone()),
+            (_, Some(name), _) => ConfigResource::Group(name.clone()),
+            (.., Some(id)) => ConfigResource::Broker(BrokerId(id)),
+            (None, None, None) => ConfigResource::AllBrokers,
         }
     }
 }
@@ -170,6 +175,7 @@ fn value(config: &ConfigEntry) -> String {
 fn source(source: ConfigSource) -> String {
     match source {
         ConfigSource::Topic => "topic".to_owned(),
+        ConfigSource::Group => "group".to_owned(),
         ConfigSource::DynamicBroker => "this broker, at run time".to_owned(),
         ConfigSource::DynamicDefaultBroker => "all brokers, at run time".to_owned(),
         ConfigSource::StaticBroker => "broker, at its start".to_owned(),
@@ -193,6 +199,7 @@ fn describe(config: &ConfigEntry) -> String {
 fn to_json(config: &ConfigEntry) -> serde_json::Value {
     let name_of = |source: ConfigSource| match source {
         ConfigSource::Topic => "DYNAMIC_TOPIC_CONFIG".to_owned(),
+        ConfigSource::Group => "DYNAMIC_GROUP_CONFIG".to_owned(),
         ConfigSource::DynamicBroker => "DYNAMIC_BROKER_CONFIG".to_owned(),
         ConfigSource::DynamicDefaultBroker => "DYNAMIC_DEFAULT_BROKER_CONFIG".to_owned(),
         ConfigSource::StaticBroker => "STATIC_BROKER_CONFIG".to_owned(),

@@ -1,9 +1,9 @@
 //! Groups from the command line: reading as a member, and looking after groups.
 
 use std::{
-    fs::File,
-    path::{Path, PathBuf},
+    io::{BufRead, BufReader},
     process::{Child, Stdio},
+    sync::mpsc::{self, Receiver, Sender},
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::broker::{Broker, failure, ottla};
+
+/// How long anything here may take.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Members of these brokers report often, so that a test need not wait long for partitions to change hands.
 const SOON: [&str; 6] = [
@@ -51,65 +54,64 @@ fn column(broker: &Broker, group: &str, name: &str) -> Vec<i64> {
 }
 
 /// A consumer that follows a topic as a member of a group; killed when it is dropped.
-struct Member {
-    child: Child,
-    output: PathBuf,
-}
+struct Member(Child);
 
 impl Member {
-    fn start(broker: &Broker, dir: &Path, topic: &str, group: &str, name: &str) -> Member {
-        let output = dir.join(name);
-        let child = ottla()
+    /// Starts it; the numbers that it reads go to `read`.
+    fn start(broker: &Broker, topic: &str, group: &str, read: Sender<u32>) -> Member {
+        let mut child = ottla()
             .args(["consume", topic, "--group", group, "--follow"])
             .env("OTTLA_BOOTSTRAP", &broker.address)
-            .stdout(File::create(&output).unwrap())
-            .stderr(Stdio::inherit())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        Member { child, output }
-    }
-
-    fn read(&self) -> Vec<u32> {
-        numbers(&std::fs::read_to_string(&self.output).unwrap())
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = read.send(line.parse().unwrap());
+            }
+        });
+        Member(child)
     }
 
     /// Lets it commit and leave.
-    fn stop(mut self) -> Vec<u32> {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
-        assert!(self.child.wait().unwrap().success());
-        self.read()
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+        assert!(self.0.wait().unwrap().success());
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-/// Waits until something holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "still not: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+/// Waits for as many numbers as there are in `expected`, which must be those.
+fn expect(read: &Receiver<u32>, expected: std::ops::Range<u32>) {
+    let mut numbers: Vec<_> = expected.clone().map(|_| read.recv_timeout(DEADLINE).unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, expected.collect::<Vec<_>>());
 }
 
 /// Waits until a group has members with so many partitions each, in any order.
 fn until_shared(broker: &Broker, group: &str, shares: &[usize]) {
-    until(&format!("shares of {shares:?}"), || {
+    let started = Instant::now();
+    loop {
         let output = broker.run(&["group", "describe", group, "--json"]);
-        let Ok(described) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
+        let described: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let count = |member: &Value| {
             let topics = member["partitions"].as_object().unwrap();
             topics.values().map(|partitions| partitions.as_array().unwrap().len()).sum::<usize>()
         };
-        let mut found: Vec<_> = described["members"].as_array().unwrap().iter().map(count).collect();
+        let mut found: Vec<_> = described["members"].as_array().into_iter().flatten().map(count).collect();
         found.sort_unstable();
-        found == shares
-    });
+        if found == shares {
+            return;
+        }
+        assert!(started.elapsed() < DEADLINE, "{shares:?} expected, found {found:?}");
+    }
 }
 
 #[test]
@@ -128,7 +130,9 @@ fn g4_a_group_goes_on_where_it_was_even_after_the_broker_was_killed() {
     let broker = Broker::start(&dir.path().join("data"), "127.0.0.1:0", &SOON);
     assert_eq!(column(&broker, "g", "committed"), committed);
     let rest = numbers(&broker.ok(&["consume", "t", "--group", "g"]));
-    assert_eq!(numbers_of(&[some, rest]), (50..60).collect::<Vec<_>>());
+    let mut all = [some, rest].concat();
+    all.sort_unstable();
+    assert_eq!(all, (50..60).collect::<Vec<_>>());
     assert_eq!(column(&broker, "g", "lag"), [0, 0, 0]);
 }
 
@@ -145,37 +149,33 @@ fn a_new_group_begins_at_the_end_if_it_is_told_and_stays_there() {
 
 #[test]
 fn g5_members_share_partitions_and_take_over_those_of_one_that_leaves() {
-    let (dir, broker) = broker();
+    let (_dir, broker) = broker();
+    let (sender, read) = mpsc::channel();
     broker.ok(&["topic", "create", "t", "-p", "3"]);
     produce(&broker, "t", 0..50);
-    let first = Member::start(&broker, dir.path(), "t", "g", "first");
+    let first = Member::start(&broker, "t", "g", sender.clone());
     until_shared(&broker, "g", &[3]);
-    let second = Member::start(&broker, dir.path(), "t", "g", "second");
+    expect(&read, 0..50);
+    let second = Member::start(&broker, "t", "g", sender);
     until_shared(&broker, "g", &[1, 2]);
     produce(&broker, "t", 50..100);
-    until("each record read once", || numbers_of(&[first.read(), second.read()]) == (0..100).collect::<Vec<_>>());
+    expect(&read, 50..100);
 
-    let (code, said) = failure(&broker.run(&["group", "delete", "g"]));
-    assert!(code == Some(1) && said.contains("stop them first"), "{said}");
-    let (code, said) = failure(&broker.run(&["group", "delete", "g", "--topic", "t"]));
-    assert!(code == Some(1) && said.contains("stop them first"), "{said}");
-    let (code, said) = failure(&broker.run(&["group", "reset", "g", "--to-earliest", "--execute"]));
-    assert!(code == Some(1) && said.contains("stop them first"), "{said}");
+    for command in [&["delete", "g"][..], &["delete", "g", "--topic", "t"], &["reset", "g", "--to-latest", "--execute"]]
+    {
+        let (code, said) = failure(&broker.run(&[&["group"], command].concat()));
+        assert!(code == Some(1) && said.contains("stop them first"), "{said}");
+    }
     let listed: Value = serde_json::from_str(&broker.ok(&["group", "list", "--json"])).unwrap();
     assert_eq!((&listed["group"], &listed["type"], &listed["members"]), (&"g".into(), &"consumer".into(), &2.into()));
 
-    let first = first.stop();
+    first.stop();
     until_shared(&broker, "g", &[3]);
     produce(&broker, "t", 100..120);
-    until("the rest read by the second", || numbers_of(&[first.clone(), second.read()]).len() >= 120);
-    assert_eq!(numbers_of(&[first, second.stop()]), (0..120).collect::<Vec<_>>());
+    expect(&read, 100..120);
+    second.stop();
+    assert_eq!(read.iter().count(), 0, "no record was read twice");
     assert_eq!(column(&broker, "g", "lag"), [0, 0, 0]);
-}
-
-fn numbers_of(parts: &[Vec<u32>]) -> Vec<u32> {
-    let mut numbers = parts.concat();
-    numbers.sort_unstable();
-    numbers
 }
 
 #[test]
@@ -242,4 +242,19 @@ fn groups_and_their_offsets_are_deleted() {
         let (code, said) = failure(&broker.run(&["group", command, "g"]));
         assert!(code == Some(1) && said.contains("`ottla group list`"), "{said}");
     }
+}
+
+#[test]
+fn a_group_has_configs_of_its_own() {
+    let (_dir, broker) = broker();
+    let key = "consumer.session.timeout.ms";
+    let one = || -> Value {
+        let described = broker.ok(&["config", "describe", "--group", "g", key, "--json"]);
+        serde_json::from_str(&described).unwrap()
+    };
+    assert_eq!(one()["value"], "45000");
+    broker.ok(&["config", "set", "--group", "g", &format!("{key}=50000")]);
+    assert_eq!((&one()["value"], &one()["source"]), (&"50000".into(), &"DYNAMIC_GROUP_CONFIG".into()));
+    broker.ok(&["config", "unset", "--group", "g", key]);
+    assert_eq!(one()["value"], "45000");
 }
