@@ -269,7 +269,7 @@ class Confluent(groups.Client):
         found = self.admin.list_consumer_groups(request_timeout=self.timeout).result(self.timeout)
         if found.errors:
             raise found.errors[0]
-        return {group.group_id: STATES[group.state.name] for group in found.valid}
+        return {group.group_id: STATES.get(group.state.name, "other") for group in found.valid}
 
     def describe_group(self, group):
         try:
@@ -282,7 +282,7 @@ class Confluent(groups.Client):
             member.client_id: {(p.topic, p.partition) for p in member.assignment.topic_partitions}
             for member in found.members
         }
-        return STATES[found.state.name], members
+        return STATES.get(found.state.name, "other"), members
 
     def delete_group(self, group):
         self.one(self.admin.delete_consumer_groups([group], request_timeout=self.timeout))

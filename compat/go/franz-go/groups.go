@@ -30,6 +30,9 @@ func placesOf(topics map[string][]int32) (places []check.Place) {
 }
 
 func (c *client) NewMember(_ context.Context, membership check.Membership) (check.Member, error) {
+	if membership.Consumer && membership.Instance != "" {
+		return nil, check.NotAvailable("franz-go leaves without its instance id, which keeps the place until the session ends")
+	}
 	m := &member{ended: make(chan struct{})}
 	lose := func(_ context.Context, _ *kgo.Client, topics map[string][]int32) { m.tally.Lose(placesOf(topics)...) }
 	options := []kgo.Opt{
