@@ -63,7 +63,7 @@ class Member:
 
     def assigned(self, consumer, partitions):
         numbers = [it.partition for it in partitions]
-        say("assigned", member=consumer.memberid(), generation=self.generation(), partitions=numbers)
+        say("assigned", member=consumer.memberid() or "", generation=self.generation(), partitions=numbers)
 
     def revoked(self, _consumer, partitions):
         self.gone("revoked", partitions)
