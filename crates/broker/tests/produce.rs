@@ -1,7 +1,6 @@
 //! Produce as clients rely on it: lines 29 to 40 of the client behaviours.
 //!
-//! Not here: line 34 (keyless records of a compacted topic), because no topic is compacted yet, and line 36 (hints to
-//! another leader), because there is none. `ottla_records` proves the first.
+//! Not here: line 36 (hints to another leader), because there is none.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -245,6 +244,30 @@ fn client_rule_33_a_timestamp_far_ahead_of_the_clock_is_32() {
     assert_eq!(ahead.record_errors[0].batch_index, 0);
     assert_eq!(outcome(&client.produce("clock", 0, at(broker.now().0 + hour))), (ErrorCode::None, 0));
     assert_eq!(outcome(&client.produce("clock", 0, at(0))), (ErrorCode::None, 1));
+}
+
+#[test]
+fn client_rule_34_keyless_records_of_a_compacted_topic_are_87_and_told_one_by_one() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    client.create_topic("compacted", 1, &[("cleanup.policy", "compact")]);
+    for codec in CODECS {
+        let mut builder = BatchBuilder::new(codec, None);
+        for key in [Some(&b"k"[..]), None, Some(b""), None] {
+            builder.push(Timestamp(1000), key, Some(b"v"), &[]).unwrap();
+        }
+        let request = produce_request(-1, "compacted", 0, builder.build().unwrap());
+        for version in [if codec == Compression::Zstd { 7 } else { 3 }, 7, 8, 9, 12] {
+            let answer = only_partition(client.call(version, &request));
+            assert_eq!(outcome(&answer), (ErrorCode::InvalidRecord, -1), "{codec}, v{version}");
+            let told: Vec<i32> = answer.record_errors.iter().map(|error| error.batch_index).collect();
+            assert_eq!(told, if version < 8 { vec![] } else { vec![1, 3] }, "{codec}, v{version}");
+        }
+    }
+    let mut builder = BatchBuilder::new(Compression::Zstd, None);
+    builder.push(Timestamp(1000), Some(b"k"), None, &[]).unwrap();
+    let request = produce_request(-1, "compacted", 0, builder.build().unwrap());
+    assert_eq!(outcome(&only_partition(client.call(9, &request))), (ErrorCode::None, 0));
 }
 
 #[test]

@@ -4,12 +4,13 @@
 //! Replacing the file is the moment a replacement holds (rule L9): before it a start finds the old segments, after it
 //! it finishes the work. Who replaces what is in `swap.rs`.
 
-use std::io;
+use std::{io, path::Path};
 
 use ottla_types::{Offset, Timestamp};
 
 use crate::{
     checked_file,
+    disk::Disk,
     segment::{CLEANED, Files, INDEX, LOG},
 };
 
@@ -60,17 +61,22 @@ impl CleanMark {
     /// Reads it for a start, and finishes what it says was under way; `names` are those of the directory, before and
     /// after. A file that is not whole says nothing: holes are possible everywhere and all is to be cleaned again.
     pub(crate) fn load(files: &Files, names: Vec<String>) -> io::Result<(CleanMark, Vec<String>)> {
-        if !names.iter().any(|name| name == FILE) {
-            return Ok((CleanMark::default(), names));
-        }
-        let unknown = CleanMark { holes_below: Offset(i64::MAX), ..CleanMark::default() };
-        let mut mark = CleanMark::decode(&files.disk.read(&files.dir.join(FILE))?).unwrap_or(unknown);
+        let mut mark = CleanMark::peek(files.disk.as_ref(), &files.dir, &names)?;
         let Some((from, to)) = mark.replacing.take() else { return Ok((mark, names)) };
         finish_replacing(files, from, to)?;
         files.disk.sync_dir(&files.dir)?;
         mark.write(files)?;
         files.disk.sync_dir(&files.dir)?;
         Ok((mark, files.disk.list(&files.dir)?))
+    }
+
+    /// What it says in a directory of these names.
+    pub(crate) fn peek(disk: &dyn Disk, dir: &Path, names: &[String]) -> io::Result<CleanMark> {
+        if !names.iter().any(|name| name == FILE) {
+            return Ok(CleanMark::default());
+        }
+        let unknown = CleanMark { holes_below: Offset(i64::MAX), ..CleanMark::default() };
+        Ok(CleanMark::decode(&disk.read(&dir.join(FILE))?).unwrap_or(unknown))
     }
 
     /// What is still true of a log that ends at `end`.

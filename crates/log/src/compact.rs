@@ -11,6 +11,7 @@
 use std::{
     collections::HashSet,
     io::{self, IoSlice},
+    path::Path,
     sync::Arc,
 };
 
@@ -19,13 +20,15 @@ use ottla_records::{BatchError, BatchHeader, Decompress, KeyedRecord, OpenBatch,
 use ottla_types::{Offset, Timestamp};
 
 use crate::{
+    cleaned::CleanMark,
     config::LogConfig,
-    disk::DiskFile,
+    disk::{Disk, DiskFile},
     error::{CleanError, Damage, ReadError, SyncError},
     index::{self, ENTRY_BYTES, IndexEntry},
     key_map::KeyMap,
     log::{Log, SEGMENT_BYTES_MAX, Shared},
     reader::LogReader,
+    recover::Contents,
     scan::{ScanError, WholeBatches},
     segment::{CLEANED, INDEX, LOG, Segment, SegmentEnd},
     swap::{Replacement, discard},
@@ -62,6 +65,8 @@ pub struct Dirtiness {
     pub dirty_bytes: u64,
     /// The largest timestamp of the first dirty batch, be it in a segment that may be cleaned or not.
     pub dirty_since: Option<Timestamp>,
+    /// Whether that batch is in a closed segment.
+    pub dirty_is_closed: bool,
     /// From when on tombstones in the clean part may go.
     pub tombstones_due: Option<Timestamp>,
     /// When the first segment that is too young today will be old enough.
@@ -114,24 +119,50 @@ impl LogReader {
             let side = segments.iter().filter(|segment| (segment.end().offset > clean_to) == dirty);
             side.map(|segment| segment.end().position).sum()
         };
+        let (dirty_since, dirty_is_closed) = self.first_from(clean_to)?;
         Ok(Dirtiness {
             clean_bytes: bytes(false),
             dirty_bytes: bytes(true),
-            dirty_since: self.first_timestamp_from(clean_to)?,
+            dirty_since,
+            dirty_is_closed,
             tombstones_due: self.shared.cleaned.lock().horizon,
             ripe_at,
         })
     }
 
-    fn first_timestamp_from(&self, from: Offset) -> Result<Option<Timestamp>, ReadError> {
+    /// The log is compacted below.
+    pub fn cleaned_to(&self) -> Offset {
+        self.shared.cleaned.lock().clean_to
+    }
+
+    /// The largest timestamp of the first batch from there on, and whether its segment is closed.
+    fn first_from(&self, from: Offset) -> Result<(Option<Timestamp>, bool), ReadError> {
         for segment in self.shared.segments.load().iter().filter(|segment| segment.end().offset > from) {
             let found = segment.locate(&self.shared.files, from, segment.end().position);
             if let Some((_, header)) = found.map_err(|error| ReadError::from_scan(segment.base, error))? {
-                return Ok(Some(header.max_timestamp));
+                return Ok((Some(header.max_timestamp), segment.is_sealed()));
             }
         }
-        Ok(None)
+        Ok((None, false))
     }
+}
+
+/// What [`LogReader::dirtiness`] would say of a log that nobody has open, as far as the names in its directory tell:
+/// the recovery point and ages are not looked at.
+pub fn peek_dirtiness(disk: &dyn Disk, dir: &Path) -> io::Result<Dirtiness> {
+    let names = match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Dirtiness::default()),
+        names => names?,
+    };
+    let mark = CleanMark::peek(disk, dir, &names)?;
+    let bases = Contents::read(names).segments;
+    let mut seen = Dirtiness { tombstones_due: mark.horizon, ..Dirtiness::default() };
+    for pair in bases.windows(2) {
+        let [base, next] = *pair else { continue };
+        let bytes = disk.file_len(&dir.join(format!("{:020}{LOG}", base.0)))?;
+        *(if next <= mark.clean_to { &mut seen.clean_bytes } else { &mut seen.dirty_bytes }) += bytes;
+    }
+    Ok(seen)
 }
 
 impl Shared {

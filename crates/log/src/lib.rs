@@ -41,7 +41,7 @@ mod sync;
 mod sys;
 
 pub use checked_file::write_atomically;
-pub use compact::{CleanPlan, CleanSettings, Cleaned, Dirtiness, Leave, Locked};
+pub use compact::{CleanPlan, CleanSettings, Cleaned, Dirtiness, Leave, Locked, peek_dirtiness};
 pub use config::LogConfig;
 pub use disk::{Disk, DiskFile, OsDisk, READ_BYTES_MAX, Space};
 pub use epochs::{EpochHistory, EpochStart};

@@ -49,8 +49,8 @@ pub struct Recovered {
 
 /// The names in a log's directory, sorted.
 #[derive(Default)]
-struct Contents {
-    segments: Vec<Offset>,
+pub(crate) struct Contents {
+    pub(crate) segments: Vec<Offset>,
     indexes: Vec<Offset>,
     snapshots: Vec<Offset>,
     epochs: bool,
@@ -67,7 +67,7 @@ struct Walked {
 }
 
 impl Contents {
-    fn read(names: Vec<String>) -> Contents {
+    pub(crate) fn read(names: Vec<String>) -> Contents {
         let mut contents = Contents::default();
         for name in names {
             if name.ends_with(TEMPORARY) || name.ends_with(CLEANED) {

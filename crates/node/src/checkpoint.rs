@@ -72,10 +72,12 @@ pub(crate) fn store(
     last: &mut Option<u32>,
 ) -> io::Result<()> {
     let mut body = Vec::new();
+    let mut recovery_points = Vec::new();
     encode(METADATA, metadata, &mut body);
     for partition in topics.partitions() {
         if let Some(checkpoint) = partition.checkpoint() {
             encode((partition.topic(), partition.index()), &checkpoint, &mut body);
+            recovery_points.push((partition, checkpoint.recovery_point.segment));
         }
     }
     // Two states of one checksum leave the older one behind, which only lags.
@@ -85,6 +87,9 @@ pub(crate) fn store(
     }
     files::write_framed(disk, &dir.join(FILE), MAGIC, VERSION, &body)?;
     *last = Some(checksum);
+    for (partition, segment) in recovery_points {
+        partition.cleaning().set_stored(segment);
+    }
     Ok(())
 }
 

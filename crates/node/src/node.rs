@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::{
     checkpoint::{self, CheckpointError, Checkpoints},
+    cleaner::Cleaner,
     controller::{Controller, Entropy, SubmitError},
     flusher::Flusher,
     groups::{Groups, SharedEntropy},
@@ -66,6 +67,7 @@ pub struct Node {
     controller: Arc<Controller>,
     groups: Arc<Groups>,
     housekeeper: Housekeeper,
+    cleaner: Cleaner,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -244,6 +246,8 @@ impl Node {
         let groups_thread = groups.start(group_inbox).map_err(io_error)?;
         let housekeeper = Housekeeper::new(Arc::clone(&storage), Arc::clone(&controller));
         let housekeeping_thread = housekeeper.start().map_err(io_error)?;
+        let cleaner = Cleaner::new(Arc::clone(&storage), Arc::clone(&controller));
+        let cleaner_thread = cleaner.start().map_err(io_error)?;
         Ok(Arc::new(Node {
             identity,
             epoch,
@@ -251,7 +255,8 @@ impl Node {
             controller,
             groups,
             housekeeper,
-            threads: Mutex::new(vec![housekeeping_thread, groups_thread, flusher_thread]),
+            cleaner,
+            threads: Mutex::new(vec![housekeeping_thread, cleaner_thread, groups_thread, flusher_thread]),
         }))
     }
 
@@ -358,6 +363,7 @@ impl Node {
     pub fn shut_down(&self) -> io::Result<()> {
         self.groups.stop();
         self.housekeeper.stop();
+        self.cleaner.stop();
         self.storage.flusher().stop();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {

@@ -18,8 +18,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ottla_log::{
-    Checkpoint, Damage, FileRegion, Log, LogPosition, LogReader, OpenError, ReadError, ScrubCursor, ScrubStep,
-    SegmentInfo, SyncError, SyncPlan, Synced,
+    Checkpoint, Damage, Dirtiness, Disk, FileRegion, Log, LogPosition, LogReader, OpenError, ReadError, ScrubCursor,
+    ScrubStep, SegmentInfo, SyncError, SyncPlan, Synced,
 };
 use ottla_metadata::config::TopicConfig;
 use ottla_records::ProducedBatch;
@@ -28,6 +28,7 @@ use ottla_types::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    cleaner::Cleaning,
     storage::Storage,
     topic_log_config::{durability, log_config},
     waiters::{Waiters, Wakes},
@@ -56,6 +57,7 @@ pub struct Partition {
     visible_offset: AtomicI64,
     waiters: Waiters,
     sync_requested: AtomicBool,
+    cleaning: Cleaning,
     /// Set once the partition is deleted or offline, for those who look without the lock.
     gone: AtomicBool,
 }
@@ -193,6 +195,7 @@ impl Partition {
             index,
             storage,
             config: ArcSwap::from_pointee(config),
+            cleaning: Cleaning::new(checkpoint.as_ref()),
             segment_limit: AtomicU64::new(u64::MAX),
             leader_epoch: AtomicI32::new(leader_epoch.0),
             state: Mutex::new(State::Closed(checkpoint)),
@@ -240,7 +243,7 @@ impl Partition {
     }
 
     /// Runs `work` on the replica, opening it first if nobody has. A panic in `work` takes the partition offline.
-    fn with<R>(&self, work: impl FnOnce(&mut Replica) -> R) -> Result<R, Unavailable> {
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Replica) -> R) -> Result<R, Unavailable> {
         self.storage.check_alive()?;
         let mut state = self.state.lock();
         // After a panic nothing of the replica is used again but what it knew to be durable.
@@ -578,6 +581,31 @@ impl Partition {
         Some(step)
     }
 
+    pub(crate) fn cleaning(&self) -> &Cleaning {
+        &self.cleaning
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &**self.storage.disk()
+    }
+
+    /// Compaction leaves alone what is not acknowledged, and what a start would begin to read.
+    pub(crate) fn cleanable_below(&self) -> Offset {
+        self.cleaning.stored().min(self.high_watermark())
+    }
+
+    /// The log is compacted below, as far as is known without opening it.
+    pub(crate) fn cleaned_to(&self) -> Option<Offset> {
+        self.reader.get().map(LogReader::cleaned_to)
+    }
+
+    /// How much there is to compact. Opens the log.
+    pub(crate) fn dirtiness(&self, now: Timestamp, min_lag_ms: i64) -> Result<Dirtiness, ReadRefusal> {
+        let reader = self.reader()?;
+        let dirtiness = reader.dirtiness(self.cleanable_below(), now, min_lag_ms);
+        Ok(dirtiness.map_err(|error| Unavailable::Offline(error.to_string().into()))?)
+    }
+
     /// The segments, oldest first, for retention.
     pub(crate) fn segments(&self) -> Result<Vec<SegmentInfo>, Unavailable> {
         if self.is_untouched() {
@@ -641,6 +669,7 @@ impl Partition {
         }
         self.config.store(Arc::new(config));
         self.segment_limit.store(limit, Ordering::Relaxed);
+        self.cleaning.look_again(Timestamp(0));
         let config = self.config.load();
         let mut wakes = Wakes::default();
         if let State::Open(replica) = &mut *self.state.lock() {

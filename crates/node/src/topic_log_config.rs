@@ -8,10 +8,12 @@ use ottla_replica::Durability;
 
 /// The log settings of a partition. `segment_limit` closes segments early where a retention budget needs it.
 pub(crate) fn log_config(config: &TopicConfig, segment_limit: u64) -> LogConfig {
+    // A record must be in a closed segment to be compacted in time.
+    let lag_ms = if config.cleanup_policy.compact { config.max_compaction_lag_ms } else { i64::MAX };
     LogConfig {
         segment_bytes: u64::from(config.segment_bytes),
         roll_bytes: segment_limit,
-        segment_ms: config.segment_ms,
+        segment_ms: config.segment_ms.min(lag_ms),
         segment_jitter_ms: config.segment_jitter_ms,
         index_interval_bytes: config.index_interval_bytes,
         segment_index_bytes: config.segment_index_bytes,

@@ -268,24 +268,26 @@ pub(super) const CONFIGS: &[Definition] = &[
         "How long the cleaner rests when there is nothing to clean, in milliseconds.",
     )
     .at_least(0)
-    .stored()
     .dynamic(),
-    long("log.cleaner.dedupe.buffer.size", "134217728", "The memory the cleaner may use for keys, in bytes.")
-        .at_least(1)
-        .stored()
-        .dynamic(),
+    long(
+        "log.cleaner.dedupe.buffer.size",
+        "134217728",
+        "The most memory the cleaner uses for keys while it works, all its threads together, in bytes.",
+    )
+    .at_least(1_048_576)
+    .dynamic(),
     DELETE_RETENTION_MS.named("log.cleaner.delete.retention.ms"),
+    boolean("log.cleaner.enable", "true", "Whether logs are compacted at all."),
     double(
         "log.cleaner.io.max.bytes.per.second",
         "1.7976931348623157E308",
         "How fast the cleaner may read and write, in bytes a second.",
     )
-    .stored()
     .dynamic(),
     MAX_COMPACTION_LAG_MS.named("log.cleaner.max.compaction.lag.ms"),
     MIN_CLEANABLE_DIRTY_RATIO.named("log.cleaner.min.cleanable.ratio"),
     MIN_COMPACTION_LAG_MS.named("log.cleaner.min.compaction.lag.ms"),
-    int("log.cleaner.threads", "1", "Threads that compact logs.").at_least(0).stored().dynamic(),
+    int("log.cleaner.threads", "1", "Threads that compact logs; with 0 none is compacted.").at_least(0).dynamic(),
     CLEANUP_POLICY.named("log.cleanup.policy"),
     text("log.dir", "ottla-data", "The data directory, where log.dirs is not set."),
     list("log.dirs", "", "The data directory. Ottla has one; several disks are the volume manager's work.")

@@ -12,7 +12,6 @@ const MAX: &str = "9223372036854775807";
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 
-const NO_COMPACTION: &str = "Ottla does not compact logs yet; use delete, or leave it empty to keep every record";
 const NO_ELECTION: &str = "there is no other replica to elect on a single broker; keep false";
 const NO_TIERING: &str = "Ottla has no tiered storage; keep the default";
 
@@ -33,7 +32,6 @@ pub(super) const CLEANUP_POLICY: Definition = list(
      list keeps everything.",
 )
 .valid(Valid::SomeOf(&["compact", "delete"]))
-.refuse("compact", NO_COMPACTION)
 .synonyms(&[same("log.cleanup.policy")])
 .dynamic();
 

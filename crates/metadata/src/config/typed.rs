@@ -127,6 +127,16 @@ pub struct BrokerConfig {
     pub delete_topic: bool,
     /// `fetch.max.bytes`
     pub fetch_max_bytes: u32,
+    /// `log.cleaner.backoff.ms`
+    pub log_cleaner_backoff_ms: u64,
+    /// `log.cleaner.dedupe.buffer.size`
+    pub log_cleaner_dedupe_buffer_bytes: u64,
+    /// `log.cleaner.enable`
+    pub log_cleaner_enable: bool,
+    /// `log.cleaner.io.max.bytes.per.second`; no limit unless above 0
+    pub log_cleaner_io_bytes_per_second: f64,
+    /// `log.cleaner.threads`
+    pub log_cleaner_threads: u32,
     /// `log.retention.check.interval.ms`
     pub log_retention_check_interval_ms: u64,
     /// `max.connection.creation.rate`, a second
@@ -269,6 +279,11 @@ impl BrokerConfig {
             default_replication_factor: number(get("default.replication.factor")),
             delete_topic: get("delete.topic.enable").and_then(parse_bool).unwrap_or_default(),
             fetch_max_bytes: number(get("fetch.max.bytes")),
+            log_cleaner_backoff_ms: number(get("log.cleaner.backoff.ms")),
+            log_cleaner_dedupe_buffer_bytes: number(get("log.cleaner.dedupe.buffer.size")),
+            log_cleaner_enable: get("log.cleaner.enable").and_then(parse_bool).unwrap_or_default(),
+            log_cleaner_io_bytes_per_second: number(get("log.cleaner.io.max.bytes.per.second")),
+            log_cleaner_threads: number(get("log.cleaner.threads")),
             log_retention_check_interval_ms: number(get("log.retention.check.interval.ms")),
             max_connection_creation_rate: number(get("max.connection.creation.rate")),
             max_connections: number(get("max.connections")),

@@ -174,8 +174,6 @@ fn wrong_values_are_refused_with_key_value_and_what_would_be_right() {
 fn what_ottla_lacks_is_refused_and_not_stored() {
     let mut cluster = with_topic();
     let lacking = [
-        ("cleanup.policy", "compact"),
-        ("cleanup.policy", "compact,delete"),
         ("unclean.leader.election.enable", "true"),
         ("remote.storage.enable", "true"),
         ("remote.log.copy.disable", "true"),
@@ -233,8 +231,9 @@ fn increments_work_on_lists_and_on_nothing_else() {
     // A list that is not set begins at its default.
     cluster.alter(on_topic("t"), &[("cleanup.policy", subtract("delete"))]).unwrap();
     assert_eq!(cluster.topic_config("t").cleanup_policy, CleanupPolicy { delete: false, compact: false });
-    let compacting = cluster.alter(on_topic("t"), &[("cleanup.policy", append("compact"))]);
-    assert!(matches!(compacting, Err(Refusal::InvalidTopicConfig(ConfigError::Lacking { .. }))));
+    cluster.alter(on_topic("t"), &[("cleanup.policy", append("compact"))]).unwrap();
+    assert_eq!(cluster.topic_config("t").cleanup_policy, CleanupPolicy { delete: false, compact: true });
+    assert_eq!(cluster.topic("t").overrides.get("cleanup.policy").map(String::as_str), Some("compact"));
 
     for operation in [append("1"), subtract("1")] {
         let refused = cluster.alter(on_topic("t"), &[("retention.ms", operation)]);
@@ -381,7 +380,7 @@ fn a_kafka_server_properties_loads_with_warnings_and_a_misspelt_name_of_ours_doe
     assert!(matches!(start("ottla.memory.byte", "1"), Err(ConfigError::UnknownOttlaKey { .. })));
     assert!(matches!(start("ottla.memory.bytes", "1"), Err(ConfigError::Invalid { .. })));
     assert!(matches!(start("log.dirs", "a,b"), Err(ConfigError::Invalid { .. })));
-    assert!(matches!(start("log.cleanup.policy", "compact"), Err(ConfigError::Lacking { .. })));
+    assert!(matches!(start("unclean.leader.election.enable", "true"), Err(ConfigError::Lacking { .. })));
     assert!(matches!(start("log.retention.hours", "many"), Err(ConfigError::Invalid { .. })));
     assert_eq!(settings(&[("node.id", "3")]).get("node.id"), Some("3"));
 }
@@ -390,7 +389,7 @@ fn a_kafka_server_properties_loads_with_warnings_and_a_misspelt_name_of_ours_doe
 fn a_stored_value_this_version_does_not_take_counts_as_not_set() {
     let mut cluster = with_topic();
     let id = cluster.topic("t").id;
-    for (key, value) in [("segment.bytes", "14"), ("cleanup.policy", "compact"), ("retention.ms", "x")] {
+    for (key, value) in [("segment.bytes", "14"), ("cleanup.policy", "shrink"), ("retention.ms", "x")] {
         let resource = ConfigResource::Topic(id);
         let (key, value) = (key.to_owned(), value.to_owned());
         cluster.image.apply(&Record::ConfigSet { resource, key, value });
