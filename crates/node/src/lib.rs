@@ -6,11 +6,7 @@
 //!
 //! In reading order: `node.rs` puts it together; `partition.rs`, `waiters.rs` and `flusher.rs` are the hot path;
 //! `controller.rs` and `metadata_log.rs` are the control path; `groups.rs` and `pending.rs` coordinate groups;
-<<<<<<< HEAD
-//! `retention.rs` and `housekeeping.rs` are the regular work; `storage.rs`, `identity.rs`, `checkpoint.rs` and
-=======
 //! `retention.rs`, `cleaner.rs` and `housekeeping.rs` the regular work; `storage.rs`, `identity.rs`, `checkpoint.rs` and
->>>>>>> 034f5f9 (wip)
 //! `files.rs` what is on the disk besides the logs.
 
 #![forbid(unsafe_code)]
