@@ -1,12 +1,12 @@
 //! Compaction: the last record of each key stays, tombstones go after a while, nothing else changes.
 //!
-//! A pass reads the dirty part once to learn the latest offset of each key, then writes every segment below anew without
-//! the records that a later one supersedes, small neighbours together. It works on closed segments below a bound that
-//! its owner names, holds no lock while it reads and writes, and asks its owner for leave all along. Kept empty are the
-//! batches by which producers and epochs are known, and the last one, so that a reader comes to the end.
+//! A pass reads the dirty part once to learn the latest offset of each key, then writes every segment below anew
+//! without the records that a later one supersedes, small neighbours together. It works on closed segments below a
+//! bound that its owner names, holds no lock while it reads and writes, and asks its owner for leave all along. Kept
+//! empty are the batches by which producers and epochs are known, and the last one, so that a reader comes to the end.
 //!
-//! `swap.rs` puts the new files in place; `key_map.rs` is the memory; what a batch becomes is `ottla_records`. Which log
-//! is cleaned, and when, is the node's business. docs/decisions/compaction.md has the reasons.
+//! `swap.rs` puts the new files in place; `key_map.rs` is the memory; what a batch becomes is `ottla_records`. Which
+//! log is cleaned, and when, is the node's business. docs/decisions/compaction.md has the reasons.
 
 use std::{
     collections::HashSet,

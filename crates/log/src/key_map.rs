@@ -1,8 +1,9 @@
 //! The latest offset of each key, in a fixed amount of memory: what a pass of compaction knows of the dirty part.
 //!
 //! Keys are known by a 128-bit hash with secret, random keys (two SipHashes): nobody can find two that collide, and by
-//! chance a trillion keys do with a probability of 10^-15 (docs/decisions/compaction.md). A table of open addresses that
-//! says no when it is full; the pass then ends early and the next one goes on. What stays is decided in `compact.rs`.
+//! chance a trillion keys do with a probability of 10^-15 (docs/decisions/compaction.md). A table of open addresses
+//! that says no when it is full; the pass then ends early and the next one goes on. What stays is decided in
+//! `compact.rs`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

@@ -1,6 +1,6 @@
 //! Compaction against a simple model: the last record of each key stays, byte for byte and at its offset; tombstones go
-//! in time; producers, epochs and recovery agree with what is left; and a crash at any system call leaves either the old
-//! segments or the new ones (rule L9, bug class B22).
+//! in time; producers, epochs and recovery agree with what is left; and a crash at any system call leaves either the
+//! old segments or the new ones (rule L9, bug class B22).
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 

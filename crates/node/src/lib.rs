@@ -6,8 +6,8 @@
 //!
 //! In reading order: `node.rs` puts it together; `partition.rs`, `waiters.rs` and `flusher.rs` are the hot path;
 //! `controller.rs` and `metadata_log.rs` are the control path; `groups.rs` and `pending.rs` coordinate groups;
-//! `retention.rs`, `cleaner.rs` and `housekeeping.rs` the regular work; `storage.rs`, `identity.rs`, `checkpoint.rs` and
-//! `files.rs` what is on the disk besides the logs.
+//! `retention.rs`, `cleaner.rs` and `housekeeping.rs` the regular work; `storage.rs`, `identity.rs`, `checkpoint.rs`
+//! and `files.rs` what is on the disk besides the logs.
 
 #![forbid(unsafe_code)]
 

@@ -195,7 +195,7 @@ impl BatchHeader {
         Compression::from_id(id).ok_or(BatchError::UnknownCompression(id))
     }
 
-    /// From when on compaction may drop the tombstones of the batch; it takes the place of the base timestamp (KIP-534).
+    /// From when on compaction may drop the tombstones of the batch; it is where the base timestamp was (KIP-534).
     pub fn delete_horizon(&self) -> Option<Timestamp> {
         (self.attributes.0 & Attributes::DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
