@@ -59,7 +59,7 @@ public final class Member {
         settings.put("group.id", arguments[2]);
         settings.put("enable.auto.commit", "false");
         settings.put("auto.offset.reset", "earliest");
-        settings.put("max.poll.interval.ms", "10000");
+        settings.put("max.poll.interval.ms", "7000");
         settings.put("request.timeout.ms", "10000");
         settings.put("retry.backoff.ms", "100");
         settings.put("reconnect.backoff.ms", "50");

@@ -37,7 +37,7 @@ class Member:
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "max.poll.interval.ms": 10_000,
+            "max.poll.interval.ms": 7_000,
             # Also how long a commit is tried again.
             "socket.timeout.ms": COMMIT_PATIENCE_MS,
             "reconnect.backoff.ms": 50,

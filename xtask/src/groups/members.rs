@@ -1,9 +1,9 @@
 //! The members as processes: started, stopped for a while, asked to leave, killed.
 
-use std::fs;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -191,12 +191,12 @@ impl<'a> Members<'a> {
             6..8 => {
                 self.faults.stopped += 1;
                 member.signal(Signal::STOP)?;
-                State::Stopped(member, later(12_000, random))
+                State::Stopped(member, later(10_000, random))
             }
             _ => {
                 self.faults.stalled += 1;
                 if let Some(input) = &mut member.input {
-                    writeln!(input, "{}", random.u64(2_000..14_000))?;
+                    writeln!(input, "{}", random.u64(1_000..10_000))?;
                 }
                 State::Running(member)
             }
@@ -253,13 +253,13 @@ impl Member {
         let mut program = (library.program)(group.cache);
         program.arg(group.address.to_string()).arg(group.topic).arg(group.kind.name()).arg(group.kind.name());
         program.args(instance);
-        let log: PathBuf = group.place.join(format!("{}-{who}.log", library.name));
-        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(log)?);
+        let file = |kind| File::create(group.place.join(format!("{}-{who}.{kind}", library.name)));
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file("log")?);
         let mut process = Process(program.spawn()?);
         let input = process.0.stdin.take();
         let output = BufReader::new(process.0.stdout.take().context("no output")?);
-        let seen = Arc::clone(&group.seen);
-        let reader = thread::spawn(move || read(output, who, &seen));
+        let (seen, copy) = (Arc::clone(&group.seen), file("jsonl")?);
+        let reader = thread::spawn(move || read(output, copy, who, &seen));
         Ok(Member { who, process, input, reader })
     }
 
@@ -280,9 +280,11 @@ impl Member {
     }
 }
 
-fn read(mut output: impl BufRead, who: Who, seen: &Mutex<Seen>) -> Result<()> {
+/// What is said goes to the history, and to a file for whoever has to find out what happened.
+fn read(mut output: impl BufRead, mut copy: File, who: Who, seen: &Mutex<Seen>) -> Result<()> {
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line)? > 0 {
+        copy.write_all(&line)?;
         // A line that was cut off by a kill was not followed by the commit of what it says.
         if line.ends_with(b"\n") {
             match serde_json::from_slice::<Event>(&line) {

@@ -128,9 +128,12 @@ fn commit_too_much(history: &mut History, random: &mut fastrand::Rng) -> Option<
 fn give_to_a_second_owner(history: &mut History, random: &mut fastrand::Rng) -> Option<()> {
     let event = one_of(history, random, |what| matches!(what, What::Committed { offsets, .. } if !offsets.is_empty()))?;
     let What::Committed { began, offsets, generation } = &event.what else { return None };
-    let (at, generation, partitions): (Time, _, _) = (began - 1, generation + 1, vec![offsets.first()?.0]);
-    let what = What::Assigned { member: "nobody".to_owned(), generation, partitions };
-    history.events.push((NOBODY, Event { at, what }));
+    let (at, generation, offsets): (Time, _, _) = (began - 1, generation + 1, vec![*offsets.first()?]);
+    let partitions = offsets.iter().map(|(partition, _)| *partition).collect();
+    let assigned = What::Assigned { generation, partitions };
+    history.events.push((NOBODY, Event { at, what: assigned }));
+    let committed = What::Committed { began: at, generation, offsets };
+    history.events.push((NOBODY, Event { at, what: committed }));
     Some(())
 }
 
