@@ -16,12 +16,12 @@ use super::{
     Context, Current, Group, Place, State, after,
     draft::metadata_hash,
     grouped,
-    protocol::{PROTOCOL_TYPE, Subscription, decode_assignment, encode_assignment},
+    protocol::{PROTOCOL_TYPE, Subscription, by_id, decode_assignment, encode_assignment},
     state::places,
 };
 use crate::{
     ClassicGroupValue, ClassicMemberMetadata, ClassicMemberValue, ConsumerGroupValue, ConsumerMemberValue,
-    ConsumerTargetValue, GroupId, MemberId, MemberState, Record, Refusal,
+    ConsumerTargetValue, GroupId, MemberId, MemberState, Record, Refusal, TopicPartitions,
     timers::{Timer, Timers},
 };
 
@@ -59,12 +59,15 @@ pub(crate) fn upgrade(
     if members.len() > ctx.config.consumer_max_size {
         return Err(refuse("it has more members than a consumer group may have"));
     }
-    let mut records = vec![Record::ClassicGroup(Arc::clone(id), None)];
+    let unreadable = || refuse("the consumer protocol of a member can't be read");
+    let read = |member| Upgraded::read(ctx.image, generation, member).ok_or_else(unreadable);
+    let mut members = members.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    // A classic leader may have given two members the same partition; here only one can have it.
     let mut taken = BTreeSet::new();
-    for member in members {
-        let converted = upgrade_member(ctx.image, id, generation, member, &mut taken);
-        records.extend(converted.ok_or_else(|| refuse("the consumer protocol of a member can't be read"))?);
-    }
+    members.iter_mut().for_each(|member| member.current.assigned.retain(|place, _| taken.insert(*place)));
+    members.iter_mut().for_each(|member| member.current.revoking.retain(|place, _| taken.insert(*place)));
+    let mut records = vec![Record::ClassicGroup(Arc::clone(id), None)];
+    records.extend(members.into_iter().flat_map(|member| member.into_records(id)));
     // Computed long ago, so that the first change does not wait for the assignment interval.
     let target = ConsumerTargetValue { assignment_epoch: generation, computed_at: Timestamp(0) };
     records.push(Record::ConsumerTarget(Arc::clone(id), Some(target)));
@@ -78,49 +81,57 @@ pub(crate) fn upgrade(
     Ok((records, group))
 }
 
-/// `taken` is what other members have: a classic leader may have given two of them the same partition, but here only
-/// one can have it.
-fn upgrade_member(
-    image: &Image,
-    group: &GroupId,
-    generation: i32,
-    ClassicMember { value, protocols }: ClassicMember,
-    taken: &mut BTreeSet<Place>,
-) -> Option<[Record; 3]> {
-    let Subscription { mut topics, rack, .. } = Subscription::decode(&protocols.first()?.1).ok()?;
-    topics.sort_unstable();
-    topics.dedup();
-    let assigned = decode_assignment(&value.assignment, image).ok()?;
-    let assigned: BTreeMap<Place, i32> = places(&assigned)
-        .filter(|(topic, partition)| image.topic(*topic).is_some_and(|topic| topic.partition(*partition).is_some()))
-        .filter(|place| taken.insert(*place))
-        .map(|place| (place, generation))
-        .collect();
-    let said = ConsumerMemberValue {
-        instance: value.instance,
-        rack,
-        client_id: value.client_id,
-        client_host: value.client_host,
-        topics,
-        topics_regex: None,
-        rebalance_timeout_ms: value.rebalance_timeout_ms,
-        server_assignor: None,
-        classic: Some(ClassicMemberMetadata { session_timeout_ms: value.session_timeout_ms, protocols }),
-    };
-    let target = grouped(assigned.keys().copied());
-    let current = Current {
-        epoch: generation,
-        previous_epoch: generation,
-        state: MemberState::Stable,
-        assigned,
-        revoking: BTreeMap::new(),
-    };
-    let (group, member) = (|| Arc::clone(group), || Arc::clone(&value.member));
-    Some([
-        Record::ConsumerMember(group(), member(), Some(said)),
-        Record::ConsumerTargetMember(group(), member(), Some(target)),
-        Record::ConsumerCurrent(group(), member(), Some((&current).into())),
-    ])
+/// A member on its way from a classic group.
+struct Upgraded {
+    id: MemberId,
+    said: ConsumerMemberValue,
+    current: Current,
+}
+
+impl Upgraded {
+    fn read(image: &Image, generation: i32, ClassicMember { value, protocols }: ClassicMember) -> Option<Upgraded> {
+        let Subscription { mut topics, rack, owned, .. } = Subscription::decode(&protocols.first()?.1).ok()?;
+        topics.sort_unstable();
+        topics.dedup();
+        let held = |topics: Vec<TopicPartitions>| -> BTreeMap<Place, i32> {
+            let exists =
+                |(topic, partition): &Place| image.topic(*topic).is_some_and(|t| t.partition(*partition).is_some());
+            places(&topics).filter(exists).map(|place| (place, generation)).collect()
+        };
+        let assigned = held(decode_assignment(&value.assignment, image).ok()?);
+        // What it had when it joined it may still have: a generation may have ended before its assignment came, or the
+        // member may be about to give it up. It says so with its next JoinGroup.
+        let mut revoking = held(by_id(&owned, image));
+        revoking.retain(|place, _| !assigned.contains_key(place));
+        let said = ConsumerMemberValue {
+            instance: value.instance,
+            rack,
+            client_id: value.client_id,
+            client_host: value.client_host,
+            topics,
+            topics_regex: None,
+            rebalance_timeout_ms: value.rebalance_timeout_ms,
+            server_assignor: None,
+            classic: Some(ClassicMemberMetadata { session_timeout_ms: value.session_timeout_ms, protocols }),
+        };
+        let state = MemberState::Stable;
+        let current = Current { epoch: generation, previous_epoch: generation, state, assigned, revoking };
+        Some(Upgraded { id: value.member, said, current })
+    }
+
+    fn into_records(self, group: &GroupId) -> [Record; 3] {
+        let Upgraded { id, said, mut current } = self;
+        if !current.revoking.is_empty() {
+            current.state = MemberState::UnrevokedPartitions;
+        }
+        let target = grouped(current.assigned.keys().copied());
+        let group = || Arc::clone(group);
+        [
+            Record::ConsumerMember(group(), Arc::clone(&id), Some(said)),
+            Record::ConsumerTargetMember(group(), Arc::clone(&id), Some(target)),
+            Record::ConsumerCurrent(group(), id, Some((&current).into())),
+        ]
+    }
 }
 
 /// The records that turn a consumer group into a classic one, if those who remain all speak the classic protocol and

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla_group::*;
 use ottla_metadata::{Image, Record as MetadataRecord};
 use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, Tick, Timestamp, TopicId};
@@ -19,6 +19,8 @@ pub(crate) struct World {
     pub(crate) config: GroupConfig,
     pub(crate) now: u64,
     pub(crate) log: Vec<Record>,
+    /// Every reply that nobody has taken yet.
+    pub(crate) inbox: Vec<(Ticket, Reply)>,
     drawn: u8,
     tickets: u64,
     reloads: u8,
@@ -33,6 +35,7 @@ impl World {
             config: GroupConfig { consumer_assignment_interval_ms: 0, ..GroupConfig::default() },
             now: 0,
             log: Vec::new(),
+            inbox: Vec::new(),
             drawn: 0,
             tickets: 0,
             reloads: 0,
@@ -88,11 +91,17 @@ impl World {
             self.coordinator.apply(&record);
             self.log.push(record);
         }
+        self.inbox.extend(decision.replies.iter().cloned());
         decision.replies
     }
 
     pub(crate) fn ask(&mut self, command: Command) -> Reply {
-        self.decide(command).into_iter().find(|(ticket, _)| *ticket == Ticket(self.tickets)).unwrap().1
+        self.decide(command).into_iter().find(|(ticket, _)| *ticket == self.last_ticket()).unwrap().1
+    }
+
+    /// The ticket of the last command.
+    pub(crate) fn last_ticket(&self) -> Ticket {
+        Ticket(self.tickets)
     }
 
     pub(crate) fn heartbeat(&mut self, heartbeat: ConsumerHeartbeat) -> Result<ConsumerHeartbeatReply, Refusal> {
@@ -296,19 +305,38 @@ pub(crate) fn assignment(partitions: &BTreeSet<Named>) -> Bytes {
 
 /// What the bytes of an assignment say.
 pub(crate) fn assigned(mut bytes: &[u8]) -> BTreeSet<Named> {
-    use bytes::Buf;
-    let mut partitions = BTreeSet::new();
+    if bytes.is_empty() {
+        return BTreeSet::new();
+    }
     assert!(bytes.get_i16() <= 3);
+    let partitions = get_partitions(&mut bytes);
+    assert_eq!(bytes.get_i32(), -1);
+    assert!(bytes.is_empty());
+    partitions
+}
+
+/// What the bytes of a subscription say: the topics wanted, and the partitions owned.
+pub(crate) fn subscribed(mut bytes: &[u8]) -> (BTreeSet<String>, BTreeSet<Named>) {
+    assert_eq!(bytes.get_i16(), 1);
+    let topics = (0..bytes.get_i32()).map(|_| get_text(&mut bytes)).collect();
+    assert_eq!(bytes.get_i32(), -1);
+    (topics, get_partitions(&mut bytes))
+}
+
+fn get_partitions(bytes: &mut &[u8]) -> BTreeSet<Named> {
+    let mut partitions = BTreeSet::new();
     for _ in 0..bytes.get_i32() {
-        let len = usize::try_from(bytes.get_i16()).unwrap();
-        let name = String::from_utf8(bytes.copy_to_bytes(len).to_vec()).unwrap();
+        let name = get_text(bytes);
         for _ in 0..bytes.get_i32() {
             partitions.insert((name.clone(), bytes.get_i32()));
         }
     }
-    assert_eq!(bytes.get_i32(), -1);
-    assert!(bytes.is_empty());
     partitions
+}
+
+fn get_text(bytes: &mut &[u8]) -> String {
+    let len = usize::try_from(bytes.get_i16()).unwrap();
+    String::from_utf8(bytes.copy_to_bytes(len).to_vec()).unwrap()
 }
 
 fn put_partitions(bytes: &mut BytesMut, partitions: &BTreeSet<Named>) {
