@@ -63,10 +63,6 @@ pub struct Dirtiness {
     pub clean_bytes: u64,
     /// Bytes of the segments above that may be cleaned now.
     pub dirty_bytes: u64,
-    /// The largest timestamp of the first dirty batch, be it in a segment that may be cleaned or not.
-    pub dirty_since: Option<Timestamp>,
-    /// Whether that batch is in a closed segment.
-    pub dirty_is_closed: bool,
     /// From when on tombstones in the clean part may go.
     pub tombstones_due: Option<Timestamp>,
     /// When the first segment that is too young today will be old enough.
@@ -119,12 +115,9 @@ impl LogReader {
             let side = segments.iter().filter(|segment| (segment.end().offset > clean_to) == dirty);
             side.map(|segment| segment.end().position).sum()
         };
-        let (dirty_since, dirty_is_closed) = self.first_from(clean_to)?;
         Ok(Dirtiness {
             clean_bytes: bytes(false),
             dirty_bytes: bytes(true),
-            dirty_since,
-            dirty_is_closed,
             tombstones_due: self.shared.cleaned.lock().horizon,
             ripe_at,
         })
@@ -135,15 +128,16 @@ impl LogReader {
         self.shared.cleaned.lock().clean_to
     }
 
-    /// The largest timestamp of the first batch from there on, and whether its segment is closed.
-    fn first_from(&self, from: Offset) -> Result<(Option<Timestamp>, bool), ReadError> {
+    /// The largest timestamp of the first batch that is not compacted, and whether its segment is closed.
+    pub fn dirty_since(&self) -> Result<Option<(Timestamp, bool)>, ReadError> {
+        let from = self.cleaned_to().max(self.start_offset());
         for segment in self.shared.segments.load().iter().filter(|segment| segment.end().offset > from) {
             let found = segment.locate(&self.shared.files, from, segment.end().position);
             if let Some((_, header)) = found.map_err(|error| ReadError::from_scan(segment.base, error))? {
-                return Ok((Some(header.max_timestamp), segment.is_sealed()));
+                return Ok(Some((header.max_timestamp, segment.is_sealed())));
             }
         }
-        Ok((None, false))
+        Ok(None)
     }
 }
 

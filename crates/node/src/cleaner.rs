@@ -1,9 +1,9 @@
 //! Compaction of this broker's logs: which one is next, and how fast it may go.
 //!
-//! One thread looks every `log.cleaner.backoff.ms`, takes the dirtiest log that is worth it, and goes on until none is;
-//! others help it where `log.cleaner.threads` says so. A partition is looked at only if something has changed since the
-//! last time, or a lag has elapsed, so that ten thousand idle ones cost nothing. A pass that fails leaves its partition
-//! alone until the next start. How a log is cleaned: `ottla_log::CleanPlan`.
+//! One thread looks every `log.cleaner.backoff.ms`, cleans what is worth it, the dirtiest log first, and looks again
+//! until nothing is; others help it where `log.cleaner.threads` says so. A partition is looked at only if something has
+//! changed since the last time, or a lag has elapsed, so that ten thousand idle ones cost nothing. A pass that fails
+//! leaves its partition alone until the next start. How a log is cleaned: `ottla_log::CleanPlan`.
 
 use std::{
     io,
@@ -21,11 +21,18 @@ use ottla_metadata::config::{BrokerConfig, TopicConfig};
 use ottla_types::{Offset, Timestamp};
 use parking_lot::{Condvar, Mutex};
 
-use crate::{controller::Controller, partition::Partition, storage::Storage};
+use crate::{
+    controller::Controller,
+    partition::{Partition, ReadRefusal},
+    storage::Storage,
+    topics::Topic,
+};
 
 /// Above every ratio: what `max.compaction.lag.ms` wants cleaned goes first.
 const OVERDUE: f64 = 2.0;
 const NEVER: i64 = i64::MAX;
+/// When a partition that cannot be looked at is tried again, in milliseconds.
+const RETRY_MS: i64 = 60_000;
 
 /// What the cleaner remembers of a partition.
 #[derive(Debug)]
@@ -34,8 +41,6 @@ pub(crate) struct Cleaning {
     stored: AtomicI64,
     /// When to look again, in milliseconds. Earlier nothing changes but by a new `stored` or new settings.
     look_at: AtomicI64,
-    /// A thread is on it.
-    taken: AtomicBool,
     /// A pass failed.
     uncleanable: AtomicBool,
 }
@@ -45,7 +50,6 @@ impl Cleaning {
         Cleaning {
             stored: AtomicI64::new(stored.map_or(0, |checkpoint| checkpoint.recovery_point.segment.0)),
             look_at: AtomicI64::new(0),
-            taken: AtomicBool::new(false),
             uncleanable: AtomicBool::new(false),
         }
     }
@@ -109,16 +113,12 @@ impl Shared {
     fn run(&self) {
         loop {
             let config = self.controller.broker_config();
-            if config.log_cleaner_enable && config.log_cleaner_threads > 0 {
-                thread::scope(|scope| {
-                    for _ in 1..config.log_cleaner_threads {
-                        // Where no thread can be had this one does all the work.
-                        let _ = thread::Builder::new().name("cleaner".into()).spawn_scoped(scope, || self.clean_all());
-                    }
-                    self.clean_all();
-                });
-            }
-            if self.rest(Instant::now() + Duration::from_millis(config.log_cleaner_backoff_ms.max(1))) {
+            let enabled = config.log_cleaner_enable && config.log_cleaner_threads > 0;
+            let worth = if enabled { self.worth_cleaning() } else { Vec::new() };
+            let nothing = worth.is_empty();
+            self.clean_all(worth, &config);
+            let pause_ms = if nothing { config.log_cleaner_backoff_ms.max(1) } else { 0 };
+            if self.rest(Instant::now() + Duration::from_millis(pause_ms)) {
                 return;
             }
         }
@@ -131,35 +131,37 @@ impl Shared {
         *stopping
     }
 
-    fn clean_all(&self) {
-        while let Some(partition) = self.take_dirtiest() {
-            let config = self.controller.broker_config();
-            self.clean(&partition, &config);
-            partition.cleaning().taken.store(false, Ordering::Release);
-            if *self.stopping.lock() {
-                return;
-            }
-        }
-    }
-
-    /// The dirtiest partition that is worth cleaning, for this thread alone.
-    fn take_dirtiest(&self) -> Option<Arc<Partition>> {
+    /// The partitions that are worth cleaning, the dirtiest first.
+    fn worth_cleaning(&self) -> Vec<Arc<Partition>> {
         let now = self.storage.now();
         let topics = self.controller.topics();
+        let compacted = |topic: &&Arc<Topic>| {
+            topic.partitions.first().is_some_and(|partition| partition.config().cleanup_policy.compact)
+        };
         let mut worth: Vec<(f64, &Arc<Partition>)> = Vec::new();
-        for topic in topics.iter().filter(|topic| topic.partitions.first().is_some_and(|first| is_compacted(first))) {
+        for topic in topics.iter().filter(compacted) {
             worth.extend(topic.partitions.iter().filter_map(|partition| Some((urgency(partition, now)?, partition))));
         }
         worth.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-        let mut taken = None;
-        for (_, partition) in worth {
-            // The others are to be found again.
-            partition.cleaning().look_again(now);
-            if taken.is_none() && !partition.cleaning().taken.swap(true, Ordering::AcqRel) {
-                taken = Some(Arc::clone(partition));
+        worth.into_iter().map(|(_, partition)| Arc::clone(partition)).collect()
+    }
+
+    fn clean_all(&self, partitions: Vec<Arc<Partition>>, config: &BrokerConfig) {
+        let threads = partitions.len().min(config.log_cleaner_threads as usize);
+        let queue = Mutex::new(partitions.into_iter());
+        let work = || {
+            while !*self.stopping.lock() {
+                let Some(partition) = queue.lock().next() else { return };
+                self.clean(&partition, config);
             }
-        }
-        taken
+        };
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                // Where no thread can be had this one does all the work.
+                let _ = thread::Builder::new().name("cleaner".into()).spawn_scoped(scope, work);
+            }
+            work();
+        });
     }
 
     fn clean(&self, partition: &Arc<Partition>, config: &BrokerConfig) {
@@ -175,6 +177,8 @@ impl Shared {
                 return;
             }
             Ok(Err(CleanError::Stopped)) => return partition.cleaning().look_again(later),
+            // Whatever failed: its directory has gone.
+            Ok(Err(_)) if partition.unavailable().is_some() => return,
             Ok(Err(CleanError::Later(error))) => {
                 tracing::warn!(%topic, partition = %index, %error, "compaction has to wait");
                 return partition.cleaning().look_again(later);
@@ -222,55 +226,60 @@ impl Shared {
     }
 }
 
-fn is_compacted(partition: &Partition) -> bool {
-    partition.config().cleanup_policy.compact
-}
-
 /// How much a partition wants to be cleaned; `None` if not now.
 fn urgency(partition: &Arc<Partition>, now: Timestamp) -> Option<f64> {
-    let (config, cleaning) = (partition.config(), partition.cleaning());
-    let has_deadline = config.max_compaction_lag_ms != i64::MAX;
-    if cleaning.uncleanable.load(Ordering::Acquire)
-        || cleaning.taken.load(Ordering::Acquire)
-        || !(cleaning.take_due(now) || has_deadline)
-    {
+    let cleaning = partition.cleaning();
+    if cleaning.uncleanable.load(Ordering::Acquire) || !cleaning.take_due(now) {
         return None;
     }
+    look(partition, now).unwrap_or_else(|_| {
+        cleaning.look_again(Timestamp(now.0.saturating_add(RETRY_MS)));
+        None
+    })
+}
+
+/// The same for one that is due, and when to look again.
+fn look(partition: &Arc<Partition>, now: Timestamp) -> Result<Option<f64>, ReadRefusal> {
+    let (config, cleaning) = (partition.config(), partition.cleaning());
+    let max_lag_ms = Some(config.max_compaction_lag_ms).filter(|lag_ms| *lag_ms < i64::MAX);
     // A log that nobody has open is opened only if there is something to do.
-    if !partition.is_open() && !has_deadline {
-        let seen = peek_dirtiness(partition.disk(), &partition.dir()).ok()?;
-        if worth(&seen, &config, now).is_none() {
-            cleaning.look_again(next_look(&seen, &config));
-            return None;
+    if !partition.is_open() {
+        // What cannot be read will show when it is opened.
+        let seen = peek_dirtiness(partition.disk(), &partition.dir()).unwrap_or_default();
+        if worth(&seen, &config, now).is_none() && (max_lag_ms.is_none() || partition.is_untouched()) {
+            cleaning.look_again(if max_lag_ms.is_some() { now } else { next_look(&seen) });
+            return Ok(None);
         }
     }
-    let dirtiness = partition.dirtiness(now, config.min_compaction_lag_ms).ok()?;
-    let worth = worth(&dirtiness, &config, now);
-    if worth.is_none() {
-        if is_overdue(&dirtiness, &config, now) && !dirtiness.dirty_is_closed {
-            // What is overdue is still being written to. Without room to close it, it waits.
-            let _ = partition.roll();
+    let dirtiness = partition.dirtiness(now, config.min_compaction_lag_ms)?;
+    let mut worth = worth(&dirtiness, &config, now);
+    if let Some(max_lag_ms) = max_lag_ms {
+        match partition.dirty_since()? {
+            Some((since, closed)) if now.0.saturating_sub(since.0) > max_lag_ms => {
+                if dirtiness.dirty_bytes > 0 {
+                    worth = Some(OVERDUE + dirtiness.ratio());
+                } else if !closed {
+                    // What is overdue is still being written to. Without room to close it, it waits.
+                    let _ = partition.roll();
+                }
+                cleaning.look_again(now);
+            }
+            Some((since, _)) => cleaning.look_again(Timestamp(since.0.saturating_add(max_lag_ms))),
+            // The first record to come sets the time.
+            None => cleaning.look_again(now),
         }
-        cleaning.look_again(next_look(&dirtiness, &config));
     }
-    worth
+    cleaning.look_again(next_look(&dirtiness));
+    Ok(worth)
 }
 
 fn worth(dirtiness: &Dirtiness, config: &TopicConfig, now: Timestamp) -> Option<f64> {
     let ratio = dirtiness.ratio();
-    if dirtiness.dirty_bytes > 0 && is_overdue(dirtiness, config, now) {
-        return Some(OVERDUE + ratio);
-    }
     let tombstones = dirtiness.tombstones_due.is_some_and(|due| due <= now);
     (ratio > config.min_cleanable_dirty_ratio || tombstones).then_some(ratio)
 }
 
-fn is_overdue(dirtiness: &Dirtiness, config: &TopicConfig, now: Timestamp) -> bool {
-    dirtiness.dirty_since.is_some_and(|since| now.0.saturating_sub(since.0) > config.max_compaction_lag_ms)
-}
-
 /// When something changes without an append.
-fn next_look(dirtiness: &Dirtiness, config: &TopicConfig) -> Timestamp {
-    let overdue = dirtiness.dirty_since.map(|since| Timestamp(since.0.saturating_add(config.max_compaction_lag_ms)));
-    [dirtiness.ripe_at, dirtiness.tombstones_due, overdue].into_iter().flatten().min().unwrap_or(Timestamp(NEVER))
+fn next_look(dirtiness: &Dirtiness) -> Timestamp {
+    [dirtiness.ripe_at, dirtiness.tombstones_due].into_iter().flatten().min().unwrap_or(Timestamp(NEVER))
 }

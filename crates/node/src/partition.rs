@@ -606,6 +606,12 @@ impl Partition {
         Ok(dirtiness.map_err(|error| Unavailable::Offline(error.to_string().into()))?)
     }
 
+    /// The time of the oldest record that is not compacted, and whether its segment is closed. Opens the log.
+    pub(crate) fn dirty_since(&self) -> Result<Option<(Timestamp, bool)>, ReadRefusal> {
+        let since = self.reader()?.dirty_since();
+        Ok(since.map_err(|error| Unavailable::Offline(error.to_string().into()))?)
+    }
+
     /// The segments, oldest first, for retention.
     pub(crate) fn segments(&self) -> Result<Vec<SegmentInfo>, Unavailable> {
         if self.is_untouched() {
