@@ -158,7 +158,7 @@ impl Group {
 
     /// Whether there is anything to it but ids that were given away.
     pub(crate) fn exists(&self) -> bool {
-        self.written || !self.members.is_empty()
+        self.written || self.phase != Phase::Empty
     }
 
     pub(crate) fn has_pending(&self) -> bool {

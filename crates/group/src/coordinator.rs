@@ -172,8 +172,7 @@ impl Coordinator {
         out
     }
 
-    /// When [`Command::TimePassed`] is due next. It may be due again at once after a decision with records, which it
-    /// must not go past before they are applied.
+    /// When [`Command::TimePassed`] is due next, which may be at once: it goes no further than the first consequence.
     pub fn next_deadline(&self) -> Option<Tick> {
         self.timers.next()
     }
@@ -226,9 +225,10 @@ impl Coordinator {
         }
     }
 
-    /// Does what is due, up to the first records: what comes after them has to see them applied.
+    /// Does what is due, up to the first that has a consequence: what comes after it has to see its records applied, and
+    /// must not fail with it.
     fn time_passed(&mut self, ctx: &Context<'_>, out: &mut Decision) {
-        while out.records.is_empty() {
+        while out.records.is_empty() && out.replies.is_empty() {
             let Some(timer) = self.timers.take_due(ctx.now) else { return };
             match timer {
                 Timer::Session(group, member) => self.session_expired(ctx, &group, &member, out),

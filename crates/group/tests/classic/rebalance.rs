@@ -170,7 +170,7 @@ fn g1_a_generation_that_can_not_be_written_down_is_not_assigned() {
     let members = [world.joined(ticket)];
     world.is_full = true;
     let ticket = world.send(Command::Sync(sync(&members[0], &members)));
-    assert!(world.waits(ticket), "the driver answers it with an error");
+    assert!(world.failed(ticket), "the driver answers it with an error");
     let group = world.coordinator.describe_classic(GROUP).unwrap();
     assert_eq!(group.state, GroupState::CompletingRebalance);
 

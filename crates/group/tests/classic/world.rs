@@ -1,6 +1,12 @@
 //! A coordinator with a clock, a log and somebody who drives it: what the node does, in one thread.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use ottla_group::{
@@ -24,16 +30,21 @@ pub(crate) struct World {
     pub(crate) log: Vec<(Bytes, Option<Bytes>)>,
     /// Whether the log takes nothing.
     pub(crate) is_full: bool,
+    drawn: Arc<AtomicU64>,
     image: Image,
     tickets: u64,
     replies: HashMap<Ticket, Reply>,
+    /// Whose replies are an error, because the log took nothing.
+    failed: HashSet<Ticket>,
 }
 
 impl World {
     pub(crate) fn new() -> World {
         let config = GroupConfig { classic_initial_rebalance_delay_ms: 3_000, ..GroupConfig::default() };
+        let drawn = Arc::new(AtomicU64::new(0));
         let mut world = World {
-            coordinator: coordinator(),
+            coordinator: coordinator(&drawn),
+            drawn,
             config,
             now: Tick(0),
             log: Vec::new(),
@@ -41,6 +52,7 @@ impl World {
             image: Image::default(),
             tickets: 0,
             replies: HashMap::new(),
+            failed: HashSet::new(),
         };
         world.with_context(|coordinator, ctx| coordinator.loaded(ctx));
         world
@@ -57,6 +69,7 @@ impl World {
     fn decide(&mut self, ticket: Ticket, command: Command) {
         let decision = self.with_context(|coordinator, ctx| coordinator.decide(ctx, ticket, command));
         if self.is_full && !decision.records.is_empty() {
+            self.failed.extend(decision.replies.iter().map(|(ticket, _)| *ticket));
             return;
         }
         for record in &decision.records {
@@ -89,7 +102,7 @@ impl World {
 
     /// A coordinator that knows what the log says.
     pub(crate) fn replayed(&self) -> Coordinator {
-        let mut coordinator = coordinator();
+        let mut coordinator = coordinator(&self.drawn);
         for (key, value) in &self.log {
             coordinator.apply(&Record::decode(key.clone(), value.clone()).unwrap().unwrap());
         }
@@ -111,8 +124,12 @@ impl World {
         self.replies.remove(&ticket)
     }
 
+    pub(crate) fn failed(&self, ticket: Ticket) -> bool {
+        self.failed.contains(&ticket)
+    }
+
     pub(crate) fn waits(&self, ticket: Ticket) -> bool {
-        !self.replies.contains_key(&ticket)
+        !self.replies.contains_key(&ticket) && !self.failed(ticket)
     }
 
     pub(crate) fn joined(&mut self, ticket: Ticket) -> Joined {
@@ -195,12 +212,10 @@ impl World {
     }
 }
 
-fn coordinator() -> Coordinator {
-    let mut drawn = 0u128;
-    Coordinator::new(Box::new(move || {
-        drawn += 1;
-        drawn.to_be_bytes()
-    }))
+/// A coordinator that draws from `drawn`, so that no two of them give the same id.
+pub(crate) fn coordinator(drawn: &Arc<AtomicU64>) -> Coordinator {
+    let drawn = Arc::clone(drawn);
+    Coordinator::new(Box::new(move || u128::from(drawn.fetch_add(1, Ordering::Relaxed)).to_be_bytes()))
 }
 
 pub(crate) fn fetch_all(group: &str) -> FetchOffsets {
