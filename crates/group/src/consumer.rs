@@ -146,7 +146,7 @@ impl Group {
 
     /// Whether a member wants the topic.
     pub(crate) fn is_subscribed(&self, topic: &str) -> bool {
-        self.state.members.keys().any(|member| self.state.wants(member, topic))
+        self.state.is_wanted(topic)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

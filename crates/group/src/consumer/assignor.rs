@@ -10,11 +10,11 @@ mod tests;
 mod uniform;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use ottla_metadata::{Image, config::Assignor};
+use ottla_metadata::{Image, Topic, config::Assignor};
 use ottla_types::{PartitionIndex, TopicId};
 
 use super::{Place, State};
@@ -31,7 +31,8 @@ struct Spec {
 /// A member in the eyes of an assignor. Members are known by their place in the [`Spec`].
 #[derive(Debug, Default)]
 struct Subscriber {
-    topics: BTreeSet<TopicId>,
+    /// Shared by all who say the same.
+    topics: Arc<BTreeSet<TopicId>>,
     /// Its target before. No two members have the same partition in it.
     before: BTreeSet<Place>,
 }
@@ -55,15 +56,17 @@ impl Spec {
         // A static member stands where it stood under its old id; ids of others come at random.
         order.sort_by_key(|member| (state.said(member).instance.is_none(), &state.said(member).instance, *member));
         let mut spec = Spec::default();
+        let mut resolved = HashMap::new();
         for member in &order {
             let said = state.said(member);
-            let topics = said.topics.iter().chain(state.matched(said)).filter_map(|name| image.topic_named(name));
-            let mut wanted = BTreeSet::new();
-            for topic in topics {
-                wanted.insert(topic.id);
-                spec.topics.insert(topic.id, i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
-            }
-            spec.members.push(Subscriber { topics: wanted, before: state.target(member).clone() });
+            let topics = resolved.entry((&said.topics, &said.topics_regex)).or_insert_with(|| {
+                let names = said.topics.iter().chain(state.matched(said));
+                let topics: Vec<_> = names.filter_map(|name| image.topic_named(name)).collect();
+                let size = |topic: &Topic| i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+                spec.topics.extend(topics.iter().map(|topic| (topic.id, size(topic))));
+                Arc::new(topics.into_iter().map(|topic| topic.id).collect::<BTreeSet<_>>())
+            });
+            spec.members.push(Subscriber { topics: Arc::clone(topics), before: state.target(member).clone() });
         }
         (order.into_iter().map(Arc::clone).collect(), spec)
     }

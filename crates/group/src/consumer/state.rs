@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) patterns: BTreeMap<Arc<str>, Arc<ConsumerRegexValue>>,
     /// Invariant: holds the member of each instance of `members`.
     pub(super) instances: HashMap<Arc<str>, MemberId>,
+    /// Invariant: how many of `members` want each topic by name.
+    wanted: BTreeMap<Arc<str>, usize>,
     current: BTreeMap<MemberId, Arc<Current>>,
     /// Invariant: holds the places of `current`, those to be given up included.
     owners: HashMap<Place, MemberId>,
@@ -88,6 +90,12 @@ impl State {
 
     fn apply_member(&mut self, member: &MemberId, value: Option<&ConsumerMemberValue>) {
         let old = put(&mut self.members, member, value.cloned().map(Arc::new));
+        let (before, after) =
+            (old.as_ref().map_or(&[][..], |old| &old.topics), value.map_or(&[][..], |new| &new.topics));
+        if before != after {
+            after.iter().for_each(|topic| *self.wanted.entry(Arc::clone(topic)).or_default() += 1);
+            before.iter().for_each(|topic| self.want_less(topic));
+        }
         // A static member's place may have been taken by another in between.
         if let Some(instance) = old.and_then(|old| old.instance.clone())
             && self.instances.get(&instance) == Some(member)
@@ -96,6 +104,15 @@ impl State {
         }
         if let Some(instance) = value.and_then(|value| value.instance.clone()) {
             self.instances.insert(instance, Arc::clone(member));
+        }
+    }
+
+    fn want_less(&mut self, topic: &Arc<str>) {
+        if let Some(count) = self.wanted.get_mut(topic) {
+            *count -= 1;
+            if *count == 0 {
+                self.wanted.remove(topic);
+            }
         }
     }
 
@@ -135,15 +152,22 @@ impl State {
         said.topics.binary_search_by(is_topic).is_ok() || self.matched(said).binary_search_by(is_topic).is_ok()
     }
 
+    /// Whether anybody wants the topic.
+    pub(super) fn is_wanted(&self, topic: &str) -> bool {
+        let is_topic = |each: &Arc<str>| (**each).cmp(topic);
+        let matches = |pattern: &Arc<ConsumerRegexValue>| pattern.topics.binary_search_by(is_topic).is_ok();
+        self.wanted.contains_key(topic) || self.patterns.values().any(matches)
+    }
+
     /// The topics that the pattern of a member matched, sorted.
     pub(super) fn matched(&self, said: &ConsumerMemberValue) -> &[Arc<str>] {
         let value = said.topics_regex.as_ref().and_then(|pattern| self.patterns.get(pattern));
         value.map_or(&[], |value| &value.topics)
     }
 
-    /// Every topic that somebody wants.
+    /// Every topic that somebody wants; a pattern that is written down is somebody's.
     pub(super) fn topics(&self) -> BTreeSet<&Arc<str>> {
-        self.members.values().flat_map(|said| said.topics.iter().chain(self.matched(said))).collect()
+        self.wanted.keys().chain(self.patterns.values().flat_map(|pattern| &pattern.topics)).collect()
     }
 
     /// The assignor most members ask for; of two the one that comes first in `offered`, which is also what members get

@@ -1,6 +1,9 @@
 //! What every target has to be, whatever members want and had.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ottla_types::{PartitionIndex, TopicId};
 use proptest::prelude::*;
@@ -18,7 +21,7 @@ fn place(number: u8, partition: i32) -> Place {
 /// Who wants which topics, by number; the sizes of those topics.
 fn spec(wants: &[BTreeSet<u8>], sizes: &[i32]) -> Spec {
     let members = wants.iter().map(|topics| Subscriber {
-        topics: topics.iter().map(|number| topic(*number)).collect(),
+        topics: Arc::new(topics.iter().map(|number| topic(*number)).collect()),
         before: BTreeSet::new(),
     });
     let wanted = (0..).zip(sizes).filter(|(number, _)| wants.iter().any(|topics| topics.contains(number)));
