@@ -21,6 +21,8 @@ use crate::libraries::{Library, command, text};
 
 /// How long a member may take to leave: a client gives a dead broker this long by default, and then some.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(60);
+/// Under KIP-848 nobody gets an instance id while its last holder may live, and libraries give up when they are told.
+const SESSION: Duration = Duration::from_secs(7);
 /// Every so many members is a static one.
 const STATIC_EVERY: usize = 4;
 
@@ -181,7 +183,8 @@ impl<'a> Members<'a> {
             0..3 => {
                 self.faults.killed += 1;
                 member.kill()?;
-                State::Gone(later(4_000, random))
+                let held = slot.instance.is_some() && self.group.kind == Kind::Consumer;
+                State::Gone(later(4_000, random) + if held { SESSION } else { Duration::ZERO })
             }
             3..6 => {
                 self.faults.left += 1;
