@@ -187,7 +187,7 @@ impl Group {
         }
     }
 
-    /// DescribeGroups. What is chosen and assigned counts only once everybody has it.
+    /// DescribeGroups. What is chosen counts only once everybody has it; until then they have what they had.
     pub(crate) fn describe(&self) -> ClassicDescription {
         let chosen = self.protocol.as_ref().filter(|_| self.phase == Phase::Stable);
         let members = self.members.iter().map(|(id, member)| ClassicMemberDescription {
@@ -196,7 +196,7 @@ impl Group {
             client_id: Arc::clone(&member.client_id),
             client_host: Arc::clone(&member.client_host),
             metadata: chosen.map(|protocol| member.metadata(protocol)).unwrap_or_default(),
-            assignment: chosen.map(|_| member.assignment.clone()).unwrap_or_default(),
+            assignment: member.assignment.clone(),
         });
         ClassicDescription {
             state: self.state(),

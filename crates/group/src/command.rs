@@ -411,7 +411,7 @@ pub struct ClassicMemberDescription {
     pub client_host: Arc<str>,
     /// What it gave with the chosen protocol; empty unless stable.
     pub metadata: Bytes,
-    /// The leader's bytes for it; empty unless stable.
+    /// The leader's bytes for it, as of the last generation that had some.
     pub assignment: Bytes,
 }
 

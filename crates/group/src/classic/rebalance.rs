@@ -37,8 +37,10 @@ impl Group {
             self.wait_for_more(turn, delay_ms, remaining_ms);
             return;
         }
+        let is_first = self.phase == Phase::Empty;
         self.phase = Phase::Preparing(None);
-        if self.have_all_come() {
+        // Whoever else was given an id may be gone; the first wait for members is the delay, be it none.
+        if is_first || self.have_all_come() {
             self.complete(turn);
         } else {
             self.wait_for_members(turn);

@@ -51,6 +51,29 @@ fn a_rebalance_waits_for_ids_that_were_given() {
 }
 
 #[test]
+fn the_first_generation_without_an_initial_delay_waits_for_nobody() {
+    let mut world = World::new();
+    world.config.classic_initial_rebalance_delay_ms = 0;
+    world.send(Command::Join(Join { requires_member_id: true, ..join("gone") }));
+    let ticket = world.send(Command::Join(Join { requires_member_id: true, ..join("c") }));
+    let Some(Reply::Join(Err(JoinRefusal { member, .. }))) = world.reply(ticket) else { panic!("no id was given") };
+    let ticket = world.send(Command::Join(again("c", &member)));
+    assert_eq!(world.joined(ticket).generation, 1);
+}
+
+#[test]
+fn a_rebalance_waits_no_longer_than_a_session_for_ids_that_were_given() {
+    let mut world = World::new();
+    let members = world.stable_group(vec![join("a")]);
+    world.send(Command::Join(Join { requires_member_id: true, ..join("b") }));
+    let ticket = world.send(Command::Join(again("a", &members[0].member)));
+    world.pass(SESSION_MS as u64 - 1);
+    assert!(world.waits(ticket));
+    world.pass(1);
+    assert_eq!(world.joined(ticket).generation, 2);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let mut world = World::new();
     let cases = [

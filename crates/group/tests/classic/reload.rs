@@ -1,7 +1,7 @@
 //! What is left of groups when all that is left is the log (rules G3, G4; bug classes B36, B38).
 
-use ottla_group::{Command, GroupState, Join, Refusal};
-use ottla_types::{LeaderEpoch, TopicId};
+use ottla_group::{Command, ConsumerGroupValue, GroupState, GroupType, Join, Record, Refusal};
+use ottla_types::{LeaderEpoch, Offset, TopicId};
 
 use crate::world::{GROUP, SESSION_MS, World, again, commit, commit_as, join, static_join, sync};
 
@@ -80,4 +80,22 @@ fn a_loaded_group_votes_again_once_its_members_have_said_what_they_know() {
     let other = Join { protocols: known().into_iter().rev().collect(), ..again("a", &members[0].member) };
     let ticket = world.send(Command::Join(other));
     assert_eq!(world.joined(ticket).protocol.as_deref(), Some("sticky"));
+}
+
+#[test]
+fn g4_offsets_outlive_the_group_they_were_committed_to_in_another_protocol() {
+    let mut world = World::new();
+    world.commit(commit(42)).unwrap();
+    let consumer = ConsumerGroupValue { epoch: 1, metadata_hash: 0 };
+    world.write(&[Record::ConsumerGroup(GROUP.into(), Some(consumer))]);
+    assert_eq!(world.coordinator.list()[0].kind, GroupType::Consumer);
+    // A classic member comes to the empty group,
+    let ticket = world.send(Command::Join(join("a")));
+    assert!(world.waits(ticket));
+    // and is lost with the coordinator.
+    world.reload();
+    let listing = &world.coordinator.list()[0];
+    assert_eq!((listing.kind, listing.state), (GroupType::Classic, GroupState::Empty));
+    assert_eq!(world.fetch_all(GROUP)[0].committed.as_ref().unwrap().offset, Offset(42));
+    assert_eq!(world.commit(commit(43)), Ok(vec![Ok(())]));
 }

@@ -2,7 +2,7 @@
 
 use ottla_group::{Command, GroupState, Heartbeat, Join, MemberId, Refusal};
 
-use crate::world::{GROUP, SESSION_MS, World, again, commit_as, join, static_join, subscription, sync};
+use crate::world::{GROUP, REBALANCE_MS, SESSION_MS, World, again, commit_as, join, static_join, subscription, sync};
 
 #[test]
 fn a_static_member_comes_back_without_a_rebalance() {
@@ -116,6 +116,23 @@ fn a_static_member_that_is_away_stays_until_its_session_ends() {
         let _ = world.heartbeat(&a.member, 2);
     }
     assert_eq!(world.heartbeat(&a.member, 2), Err(Refusal::RebalanceInProgress));
+}
+
+#[test]
+fn a_static_member_that_is_away_holds_nobody_up_longer_than_a_rebalance() {
+    let mut world = World::new();
+    let away = Join { session_timeout_ms: 1_800_000, ..static_join("i") };
+    let members = world.stable_group(vec![join("a"), away]);
+    world.leave(&[(&members[0].member, None)]);
+    // There is nobody to make a generation of,
+    world.pass(REBALANCE_MS as u64);
+    let group = world.coordinator.describe_classic(GROUP).unwrap();
+    assert_eq!((group.state, group.members.len()), (GroupState::PreparingRebalance, 1));
+    // until somebody comes.
+    let ticket = world.send(Command::Join(join("b")));
+    world.pass(REBALANCE_MS as u64);
+    let joined = world.joined(ticket);
+    assert_eq!((&joined.leader, joined.members.len()), (&joined.member, 2));
 }
 
 #[test]

@@ -72,14 +72,19 @@ impl World {
             self.failed.extend(decision.replies.iter().map(|(ticket, _)| *ticket));
             return;
         }
-        for record in &decision.records {
+        self.write(&decision.records);
+        for (ticket, reply) in decision.replies {
+            assert!(self.replies.insert(ticket, reply).is_none(), "{ticket:?} was answered twice");
+        }
+    }
+
+    /// Appends and applies.
+    pub(crate) fn write(&mut self, records: &[Record]) {
+        for record in records {
             let (key, value) = record.encode();
             // What a reload would read, not what was meant.
             self.coordinator.apply(&Record::decode(key.clone(), value.clone()).unwrap().unwrap());
             self.log.push((key, value));
-        }
-        for (ticket, reply) in decision.replies {
-            assert!(self.replies.insert(ticket, reply).is_none(), "{ticket:?} was answered twice");
         }
     }
 
