@@ -99,8 +99,11 @@ impl Group {
         if let Some(old) = &replaced {
             draft.replace_member(old, member);
         }
-        let said = said(draft.state.said(member), request);
-        let wants_others = draft.set_member(ctx, member, said)?;
+        let before_it_spoke = draft.state.said(member);
+        let wants_others = is_news(before_it_spoke, request) && {
+            let said = said(before_it_spoke, request);
+            draft.set_member(ctx, member, said)?
+        };
         self.follow(ctx, &config, &mut draft, wants_others);
         draft.reconcile(ctx.image, member, request.owned.as_deref())?;
 
@@ -207,6 +210,19 @@ fn check_epoch(current: &Current, request: &ConsumerHeartbeat) -> Result<(), Ref
          member must abandon all its partitions and rejoin.",
         request.member_epoch, current.epoch,
     )))
+}
+
+/// Whether a heartbeat may say something new of the member. Most do not, and subscriptions can be long.
+fn is_news(before: &ConsumerMemberValue, request: &ConsumerHeartbeat) -> bool {
+    let differs = |said: &Option<Arc<str>>, before: &Option<Arc<str>>| said.is_some() && said != before;
+    request.topics.is_some()
+        || request.topics_regex.is_some()
+        || request.rebalance_timeout_ms.is_some()
+        || differs(&request.instance, &before.instance)
+        || differs(&request.rack, &before.rack)
+        || differs(&request.server_assignor, &before.server_assignor)
+        || (&request.client_id, &request.client_host) != (&before.client_id, &before.client_host)
+        || before.classic.is_some()
 }
 
 /// What the member said before, with what it says now on top. Whoever sends this speaks the new protocol.

@@ -89,6 +89,7 @@ fn g5_a_classic_group_becomes_a_consumer_group_and_nobody_loses_anything_unasked
     assert_eq!(world.named(&world.member(&a.id).assignment), a.owned);
     assert_eq!(world.named(&world.member(&b.id).assignment), b.owned);
     assert_eq!(world.find_replayed(), Some(group));
+    assert!(!world.compacted().iter().any(|record| matches!(record, Record::ClassicGroup(..))));
     assert_eq!(world.commit(&a.id, a.generation, "t", 0), Ok(()));
 
     for member in [&mut a, &mut b] {
@@ -157,6 +158,7 @@ fn the_group_goes_back_when_the_last_of_the_new_protocol_has_left() {
     world.heartbeat(alive("c", epoch)).unwrap();
     world.heartbeat(alive("c", -1)).unwrap();
     assert!(world.find().is_none() && world.find_replayed().is_none());
+    assert!(world.compacted().iter().all(|record| matches!(record, Record::ClassicGroup(..))), "and nothing else");
     world.pass(0);
     let group = world.coordinator.describe_classic(GROUP).unwrap();
     assert_eq!((group.state, group.members.len()), (GroupState::PreparingRebalance, 2));
@@ -216,6 +218,24 @@ fn a_classic_member_that_joins_and_does_not_sync_is_gone() {
     assert_eq!(heartbeat(&mut world, &member), Ok(()));
     world.pass(1);
     assert_eq!(heartbeat(&mut world, &member), Err(Refusal::UnknownMemberId));
+}
+
+#[test]
+fn a_classic_member_that_joined_and_synced_stays() {
+    let mut world = World::new(&[("t", 2), ("u", 1)]);
+    world.heartbeat(joining("c", &["u"])).unwrap();
+    let mut member = Classic { id: String::new(), generation: 0, owned: BTreeSet::new() };
+    join_and_sync(&mut world, &mut member);
+    let mut epoch = 1;
+    for _ in 0..10 {
+        world.pass(10_000);
+        epoch = world.heartbeat(alive("c", epoch)).unwrap().member_epoch;
+        assert_eq!(heartbeat(&mut world, &member), Ok(()));
+        if world.now == 30_000 {
+            // A new coordinator gives it as long again, and asks nothing of it.
+            world.reload();
+        }
+    }
 }
 
 #[test]

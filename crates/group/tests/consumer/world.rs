@@ -1,6 +1,9 @@
 //! A coordinator with its surroundings: topics, time, and the log that it is read from again.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla_group::*;
@@ -21,7 +24,7 @@ pub(crate) struct World {
     pub(crate) log: Vec<Record>,
     /// Every reply that nobody has taken yet.
     pub(crate) inbox: Vec<(Ticket, Reply)>,
-    drawn: u8,
+    drawn: u32,
     tickets: u64,
     reloads: u8,
 }
@@ -48,7 +51,7 @@ impl World {
 
     pub(crate) fn create_topic(&mut self, name: &str, partitions: i32) {
         self.drawn += 1;
-        let id = TopicId::from_bytes([self.drawn; 16]);
+        let id = TopicId::from_bytes(u128::from(self.drawn).to_be_bytes());
         self.image.apply(&MetadataRecord::TopicCreated { id, name: name.into(), created: Timestamp(0) });
         self.grow(name, partitions);
     }
@@ -138,6 +141,17 @@ impl World {
         let mut replayed = coordinator(self.reloads);
         self.log.iter().for_each(|record| replayed.apply(record));
         replayed
+    }
+
+    /// What compaction would leave of the log: the last record of each key, without tombstones.
+    pub(crate) fn compacted(&self) -> Vec<Record> {
+        let mut last = BTreeMap::new();
+        for record in &self.log {
+            let (key, value) = record.encode();
+            last.insert(key, value);
+        }
+        let live = last.into_iter().filter(|(_, value)| value.is_some());
+        live.map(|(key, value)| Record::decode(key, value).unwrap().unwrap()).collect()
     }
 
     pub(crate) fn describe(&self) -> ConsumerDescription {
