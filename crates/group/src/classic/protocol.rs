@@ -1,6 +1,6 @@
 //! Which of the members' protocols a generation uses, and the one thing the broker reads in their metadata.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::{Buf, Bytes};
 
@@ -19,16 +19,17 @@ impl Group {
 
     /// The protocol that most members have first among those that all of them know.
     pub(super) fn vote(&self) -> Option<Arc<str>> {
-        let mut votes: HashMap<&Arc<str>, usize> = HashMap::new();
+        let offered = self.members.values().next()?.protocols.iter();
+        let mut votes: BTreeMap<&Arc<str>, usize> =
+            offered.map(|(name, _)| (name, 0)).filter(|(name, _)| self.is_common(name)).collect();
         for member in self.members.values() {
-            let first = member.protocols.iter().map(|(name, _)| name).find(|name| self.is_common(name));
-            *votes.entry(first?).or_default() += 1;
+            let mut names = member.protocols.iter().map(|(name, _)| name);
+            if let Some(first) = names.find(|name| votes.contains_key(*name)) {
+                *votes.entry(first).or_default() += 1;
+            }
         }
         // The name decides between equals, so that it is always the same one.
-        votes
-            .into_iter()
-            .max_by_key(|(name, votes)| (*votes, std::cmp::Reverse(*name)))
-            .map(|(name, _)| Arc::clone(name))
+        votes.into_iter().rev().max_by_key(|(_, votes)| *votes).map(|(name, _)| Arc::clone(name))
     }
 
     fn is_common(&self, protocol: &str) -> bool {
