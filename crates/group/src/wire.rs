@@ -157,10 +157,11 @@ impl<'a> Reader<'a> {
         self.take(len).map(Bytes::copy_from_slice)
     }
 
-    pub(crate) fn skip_optional_bytes(&mut self) -> Result<(), DecodeError> {
+    /// Skips bytes that may not be there; how many they were.
+    pub(crate) fn skip_optional_bytes(&mut self) -> Result<usize, DecodeError> {
         match self.i32()? {
-            -1 => Ok(()),
-            len => self.take(usize::try_from(len).map_err(|_| BAD_LENGTH)?).map(|_| ()),
+            -1 => Ok(0),
+            len => self.take(usize::try_from(len).map_err(|_| BAD_LENGTH)?).map(<[u8]>::len),
         }
     }
 
@@ -226,7 +227,9 @@ impl<'a> Reader<'a> {
         if count <= self.0.len() / least { Ok(count) } else { Err(BAD_LENGTH) }
     }
 
+    /// Kafka holds all text to what the old shape can say, and so it can always be written in that.
     fn text_of(&mut self, len: usize) -> Result<Arc<str>, DecodeError> {
+        i16::try_from(len).map_err(|_| BAD_LENGTH)?;
         std::str::from_utf8(self.take(len)?).map(Arc::from).map_err(|_| DecodeError("its text is not UTF-8"))
     }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     ClassicGroupValue, ClassicMemberMetadata, ClassicMemberValue, ConsumerGroupValue, ConsumerMemberValue,
-    ConsumerTargetValue, GroupId, MemberId, MemberState, Record, Refusal, TopicPartitions,
+    ConsumerTargetValue, DecodeError, GroupId, MemberId, MemberState, Record, Refusal, TopicPartitions,
     timers::{Timer, Timers},
 };
 
@@ -59,8 +59,7 @@ pub(crate) fn upgrade(
     if members.len() > ctx.config.consumer_max_size {
         return Err(refuse("it has more members than a consumer group may have"));
     }
-    let unreadable = || refuse("the consumer protocol of a member can't be read");
-    let read = |member| Upgraded::read(ctx.image, generation, member).ok_or_else(unreadable);
+    let read = |member| Upgraded::read(ctx.image, generation, member).map_err(|DecodeError(why)| refuse(why));
     let mut members = members.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     // A classic leader may have given two members the same partition; here only one can have it.
     let mut taken = BTreeSet::new();
@@ -89,8 +88,13 @@ struct Upgraded {
 }
 
 impl Upgraded {
-    fn read(image: &Image, generation: i32, ClassicMember { value, protocols }: ClassicMember) -> Option<Upgraded> {
-        let Subscription { mut topics, rack, owned, .. } = Subscription::decode(&protocols.first()?.1).ok()?;
+    fn read(
+        image: &Image,
+        generation: i32,
+        ClassicMember { value, protocols }: ClassicMember,
+    ) -> Result<Upgraded, DecodeError> {
+        let (_, metadata) = protocols.first().ok_or(DecodeError("a member knows no protocol"))?;
+        let Subscription { mut topics, rack, owned, .. } = Subscription::decode(metadata)?;
         topics.sort_unstable();
         topics.dedup();
         let held = |topics: Vec<TopicPartitions>| -> BTreeMap<Place, i32> {
@@ -98,7 +102,7 @@ impl Upgraded {
                 |(topic, partition): &Place| image.topic(*topic).is_some_and(|t| t.partition(*partition).is_some());
             places(&topics).filter(exists).map(|place| (place, generation)).collect()
         };
-        let assigned = held(decode_assignment(&value.assignment, image).ok()?);
+        let assigned = held(decode_assignment(&value.assignment, image)?);
         // What it had when it joined it may still have: a generation may have ended before its assignment came, or the
         // member may be about to give it up. It says so with its next JoinGroup.
         let mut revoking = held(by_id(&owned, image));
@@ -116,7 +120,7 @@ impl Upgraded {
         };
         let state = MemberState::Stable;
         let current = Current { epoch: generation, previous_epoch: generation, state, assigned, revoking };
-        Some(Upgraded { id: value.member, said, current })
+        Ok(Upgraded { id: value.member, said, current })
     }
 
     fn into_records(self, group: &GroupId) -> [Record; 3] {

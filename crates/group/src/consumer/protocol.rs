@@ -48,14 +48,18 @@ impl Subscription {
 }
 
 /// The partitions in the bytes of an assignment, as far as their topics exist; none if there are no bytes, as for a
-/// member that has not been assigned anything yet.
+/// member that has not been assigned anything yet. User data is refused: whoever assigned with it could not go on.
 pub(super) fn decode_assignment(bytes: &[u8], image: &Image) -> Result<Vec<TopicPartitions>, DecodeError> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
     let mut reader = Reader::new(bytes);
     version(&mut reader)?;
-    Ok(by_id(&named_partitions(&mut reader)?, image))
+    let named = named_partitions(&mut reader)?;
+    match reader.skip_optional_bytes()? {
+        0 => Ok(by_id(&named, image)),
+        _ => Err(DecodeError("user data of a custom assignor would be lost")),
+    }
 }
 
 /// An assignment as a classic consumer reads it; topics that are gone are left out.

@@ -137,6 +137,23 @@ fn g5_a_partition_that_a_classic_leader_gave_to_two_is_ones() {
 }
 
 #[test]
+fn what_a_custom_assignor_says_to_itself_is_not_lost() {
+    let (mut world, a, b) = classic_group("consumer");
+    world.decide(Command::Join(classic_join(&a.id, &["t"], &a.owned)));
+    let generation = joined(world.decide(Command::Join(classic_join(&b.id, &["t"], &b.owned))));
+    let mut bytes = assignment(&a.owned).to_vec();
+    let user_data = bytes.len() - 4;
+    bytes.splice(user_data.., [0, 0, 0, 1, 7]);
+    let assignments = vec![(a.id.as_str().into(), bytes.into())];
+    let leader = generation[0].leader.clone();
+    world.decide(Command::Sync(Sync { assignments, ..classic_sync(&leader, generation[0].generation) }));
+    match world.heartbeat(joining("c", &["t"])) {
+        Err(Refusal::GroupIdNotFound(why)) => assert!(why.contains("user data"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn only_groups_of_consumers_become_consumer_groups_and_only_if_they_may() {
     let (mut world, ..) = classic_group("connect");
     assert!(matches!(world.heartbeat(joining("c", &["t"])), Err(Refusal::GroupIdNotFound(_))));

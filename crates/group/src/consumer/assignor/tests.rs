@@ -148,18 +148,6 @@ proptest! {
             prop_assert!((fair..=fair + 1).contains(&of(0).len()));
         }
     }
-
-    #[test]
-    fn range_keeps_the_lowest_up_to_a_fair_share(members in 1..9usize, size in 1..20i32, places in any_places()) {
-        let spec = scatter(spec(&vec![BTreeSet::from([0]); members], &[size]), &places);
-        let fair = usize::try_from(size).unwrap() / members;
-        for (member, target) in spec.members.iter().zip(range::assign(&spec)) {
-            let had: Vec<Place> = member.before.iter().filter(|place| spec.may_keep(member, place)).copied().collect();
-            let kept: Vec<Place> = had.iter().filter(|place| target.contains(place)).copied().collect();
-            prop_assert!(kept.len() >= had.len().min(fair));
-            prop_assert_eq!(&kept[..had.len().min(fair)], &had[..had.len().min(fair)]);
-        }
-    }
 }
 
 #[test]

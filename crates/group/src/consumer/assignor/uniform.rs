@@ -1,14 +1,15 @@
 //! `uniform`: as many partitions for each member as for any other, moving as few as that takes.
 //!
-//! Where all want the same topics, nobody ends up with two more than another. Where they do not, no partition could
-//! move to a member that wants it and has at least two fewer than its owner.
+//! Where all want the same topics, nobody ends up with two more than another. Where they do not, sizes are as even as
+//! what members want lets them be.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    iter::successors,
 };
 
-use ottla_types::{PartitionIndex, TopicId};
+use ottla_types::TopicId;
 
 use super::{Place, Spec, Subscriber, Targets};
 
@@ -22,10 +23,12 @@ pub(super) fn assign(spec: &Spec) -> Targets {
         level(&mut targets, free);
     } else {
         fill(spec, &mut targets, free);
-        while let Some((from, to, place)) = improvement(spec, &targets) {
-            // The sum of the squares of the sizes falls with every move, so there is a last one.
-            targets[from].remove(&place);
-            targets[to].insert(place);
+        // The sum of the squares of the sizes falls with every chain, so there is a last one.
+        while let Some(chain) = improvement(spec, &targets) {
+            for (from, to, place) in chain {
+                targets[from].remove(&place);
+                targets[to].insert(place);
+            }
         }
     }
     targets
@@ -71,33 +74,56 @@ fn fill(spec: &Spec, targets: &mut Targets, mut free: Vec<Place>) {
     }
 }
 
-/// A partition that could move to a member with at least two fewer than its owner: from, to and which.
-fn improvement(spec: &Spec, targets: &Targets) -> Option<(usize, usize, Place)> {
+/// A partition's way: from whom, to whom, which.
+type Move = (usize, usize, Place);
+
+/// The shortest chain of moves that takes one partition from a member to one with at least two fewer, where everybody
+/// in between gets one and gives one. Without such a chain no other sizes are more even.
+fn improvement(spec: &Spec, targets: &Targets) -> Option<Vec<Move>> {
+    let owners = owners(spec, targets);
     let mut by_size: Vec<usize> = (0..targets.len()).collect();
     by_size.sort_by_key(|at| targets[*at].len());
-    for to in &by_size {
-        let larger = by_size.iter().rev().take_while(|from| targets[**from].len() >= targets[*to].len() + 2);
-        for from in larger {
-            if let Some(place) = movable(&spec.members[*to], &spec.members[*from], &targets[*from]) {
-                return Some((*from, *to, place));
+    let largest = targets.iter().map(BTreeSet::len).max()?;
+    let small = by_size.into_iter().take_while(|at| targets[*at].len() + 2 <= largest);
+    small.into_iter().find_map(|to| chain(spec, targets, &owners, to))
+}
+
+/// Who has which partition of each topic; what the owner did not have before first, as it moves for nothing.
+fn owners(spec: &Spec, targets: &Targets) -> BTreeMap<TopicId, Vec<(usize, Place)>> {
+    let mut owners: BTreeMap<TopicId, Vec<(usize, Place)>> = BTreeMap::new();
+    for (at, target) in targets.iter().enumerate() {
+        target.iter().for_each(|place| owners.entry(place.0).or_default().push((at, *place)));
+    }
+    owners.values_mut().for_each(|all| all.sort_by_key(|(at, place)| spec.members[*at].before.contains(place)));
+    owners
+}
+
+/// Looks from `to` for the nearest member that has at least two more, over those who have something that the one
+/// before them wants.
+fn chain(
+    spec: &Spec,
+    targets: &Targets,
+    owners: &BTreeMap<TopicId, Vec<(usize, Place)>>,
+    to: usize,
+) -> Option<Vec<Move>> {
+    let mut found: BTreeMap<usize, Move> = BTreeMap::new();
+    let mut seen: BTreeSet<TopicId> = BTreeSet::new();
+    let mut queue = VecDeque::from([to]);
+    while let Some(taker) = queue.pop_front() {
+        // Who has something of a topic that was seen has been found by it.
+        for topic in spec.members[taker].topics.iter().filter(|topic| seen.insert(**topic)) {
+            for (from, place) in owners.get(topic).into_iter().flatten() {
+                if *from == to || found.contains_key(from) {
+                    continue;
+                }
+                found.insert(*from, (*from, taker, *place));
+                if targets[*from].len() >= targets[to].len() + 2 {
+                    let end = found.get(from).copied();
+                    return Some(successors(end, |(_, taker, _)| found.get(taker).copied()).collect());
+                }
+                queue.push_back(*from);
             }
         }
     }
     None
-}
-
-/// Something that `to` wants of what `from` has, if possible something `from` did not have before.
-fn movable(to: &Subscriber, from: &Subscriber, has: &BTreeSet<Place>) -> Option<Place> {
-    let wanted = to
-        .topics
-        .iter()
-        .flat_map(|topic| has.range((*topic, PartitionIndex(i32::MIN))..=(*topic, PartitionIndex(i32::MAX))));
-    let mut any = None;
-    for place in wanted {
-        if !from.before.contains(place) {
-            return Some(*place);
-        }
-        any = Some(*place);
-    }
-    any
 }
