@@ -38,6 +38,8 @@ use rebalance::InitialDelay;
 /// The protocol type of consumers, whose metadata says what topics they read.
 pub(crate) const CONSUMER: &str = "consumer";
 
+const LEAST_REBALANCE_TIMEOUT_MS: i32 = 1_000;
+
 /// A classic group.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -361,9 +363,11 @@ impl Group {
         }
     }
 
-    /// The longest that any member may take to come.
+    /// The longest that any member may take to come. If it is no time at all, and nobody comes, a rebalance would be due
+    /// again and again.
     fn rebalance_timeout_ms(&self) -> i32 {
-        self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0)
+        let longest = self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0);
+        longest.max(LEAST_REBALANCE_TIMEOUT_MS)
     }
 
     fn keep_alive(&self, turn: &mut Turn<'_>, id: &MemberId) {

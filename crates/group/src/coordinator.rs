@@ -225,7 +225,7 @@ impl Coordinator {
         }
     }
 
-    /// Does what is due, up to the first that has a consequence: what comes after it has to see its records applied, and
+    /// Does what is due, up to the first that has a consequence: what comes after has to see its records applied, and
     /// must not fail with it.
     fn time_passed(&mut self, ctx: &Context<'_>, out: &mut Decision) {
         while out.records.is_empty() && out.replies.is_empty() {

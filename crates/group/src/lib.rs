@@ -7,8 +7,8 @@
 //! appended so far is committed (rule G1).
 //!
 //! What is not here: files, sockets, clocks and randomness (the node appends the records, passes `now` and draws the
-//! bits), Kafka's requests (`ottla-broker` turns them into commands, and a [`Refusal`] into an error code), and what the
-//! bytes in a classic member's metadata mean.
+//! bits), Kafka's requests (`ottla-broker` turns them into commands, and a [`Refusal`] into an error code), and more of
+//! a classic consumer's metadata than the topics and partitions in it.
 //!
 //! Where to go next: `command.rs` for what can be asked, `record.rs` for what is written down, `coordinator.rs` for how
 //! one becomes the other, `classic.rs` and `consumer.rs` for the two kinds of group, `offsets.rs` for what they commit.

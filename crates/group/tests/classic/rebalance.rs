@@ -1,6 +1,6 @@
 //! Rebalances: how long they wait for whom.
 
-use ottla_group::{Command, GroupState, Join, Refusal};
+use ottla_group::{Command, GroupState, Join, JoinRefusal, Refusal, Reply};
 
 use crate::world::{GROUP, REBALANCE_MS, SESSION_MS, World, again, join, sync};
 
@@ -95,6 +95,32 @@ fn the_last_one_to_leave_leaves_an_empty_group() {
     let group = world.coordinator.describe_classic(GROUP).unwrap();
     assert_eq!((group.state, &*group.protocol_type, group.members), (GroupState::Empty, "consumer", vec![]));
     assert_eq!(world.replayed().describe_classic(GROUP).unwrap().state, GroupState::Empty);
+}
+
+#[test]
+fn a_rebalance_that_may_take_no_time_does_not_go_round_in_circles() {
+    let mut world = World::new();
+    // Nobody has come when its time is over, but the static member's session lasts.
+    let hasty = Join { instance: Some("i".into()), rebalance_timeout_ms: -1, ..join("h") };
+    let members = world.stable_group(vec![hasty]);
+    let ticket = world.send(Command::Join(Join { requires_member_id: true, ..join("b") }));
+    let Some(Reply::Join(Err(JoinRefusal { member, .. }))) = world.reply(ticket) else { panic!("no id was given") };
+    world.leave(&[(&member, None)]);
+    world.pass(0);
+    assert_eq!(world.heartbeat(&members[0].member, 1), Err(Refusal::RebalanceInProgress));
+    let ticket = world.send(Command::Join(again("h", &members[0].member)));
+    assert_eq!(world.joined(ticket).generation, 2);
+}
+
+#[test]
+fn a_rebalance_shows_what_members_had() {
+    let mut world = World::new();
+    let members = world.stable_group(vec![join("a")]);
+    world.send(Command::Join(join("b")));
+    let group = world.coordinator.describe_classic(GROUP).unwrap();
+    assert_eq!(group.state, GroupState::PreparingRebalance);
+    let of_a = group.members.iter().find(|member| member.member == members[0].member).unwrap();
+    assert_eq!(of_a.assignment, members[0].member.as_bytes());
 }
 
 #[test]
