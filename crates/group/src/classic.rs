@@ -290,11 +290,11 @@ impl Group {
         }
     }
 
-    fn subscribed_topics(&self) -> Option<BTreeSet<&str>> {
+    fn subscribed_topics(&self) -> Option<BTreeSet<Arc<str>>> {
         let protocol = self.protocol.as_ref().filter(|_| self.is_of_consumers())?;
         let mut topics = BTreeSet::new();
         for member in self.members.values() {
-            topics.extend(protocol::topics(member.metadata_ref(protocol)?)?);
+            topics.extend(protocol::topics(member.metadata_ref(protocol)?).ok()?);
         }
         Some(topics)
     }
@@ -363,8 +363,8 @@ impl Group {
         }
     }
 
-    /// The longest that any member may take to come. If it is no time at all, and nobody comes, a rebalance would be due
-    /// again and again.
+    /// The longest that any member may take to come. If that were no time at all, and nobody came, a rebalance would be
+    /// due again and again.
     fn rebalance_timeout_ms(&self) -> i32 {
         let longest = self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0);
         longest.max(LEAST_REBALANCE_TIMEOUT_MS)

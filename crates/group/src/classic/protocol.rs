@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::{Buf, Bytes};
-
 use super::{Group, Phase};
-use crate::Join;
+use crate::{DecodeError, Join, wire::Reader};
 
 impl Group {
     /// Whether somebody who joins has a protocol in common with everybody who is there.
@@ -37,17 +35,10 @@ impl Group {
     }
 }
 
-/// The topics in the metadata of a consumer: a version, then a list of names; what follows is not read.
-pub(super) fn topics(metadata: &Bytes) -> Option<Vec<&str>> {
-    let mut rest: &[u8] = metadata;
-    rest.try_get_i16().ok().filter(|version| *version >= 0)?;
-    let count = usize::try_from(rest.try_get_i32().ok()?).ok().filter(|count| *count <= rest.len() / 2)?;
-    let mut topics = Vec::with_capacity(count);
-    for _ in 0..count {
-        let len = usize::try_from(rest.try_get_i16().ok()?).ok()?;
-        let (topic, after) = rest.split_at_checked(len)?;
-        topics.push(std::str::from_utf8(topic).ok()?);
-        rest = after;
-    }
-    Some(topics)
+/// The topics in the metadata of a consumer, which come behind a version; what follows them is not read.
+pub(super) fn topics(metadata: &[u8]) -> Result<Vec<Arc<str>>, DecodeError> {
+    let mut reader = Reader::new(metadata);
+    let _version = reader.i16()?;
+    let count = reader.count(2)?;
+    (0..count).map(|_| reader.text()).collect()
 }
