@@ -6,12 +6,11 @@
 //! else holds it (rule G5).
 //!
 //! Every operation reads the state, which only records change, and answers with records; the one thing remembered
-//! beside them is which image the group has seen. What is not here: who may commit what is decided here, but offsets
-//! are not kept here.
+//! beside them is which image the group has seen. What is not here: what members commit; only who may is.
 //!
 //! Where to go next: `state.rs` for what the records add up to, `heartbeat.rs` for the members' only request,
 //! `reconcile.rs` for a member's way to its target, `draft.rs` for how groups change, `assignor.rs` for targets,
-//! `classic_member.rs` and `migrate.rs` for members that speak the classic protocol.
+//! `classic_member.rs` and `migrate.rs` for members that speak the classic protocol, in the bytes of `protocol.rs`.
 
 mod assignor;
 mod classic_member;
@@ -23,7 +22,7 @@ mod protocol;
 mod reconcile;
 mod state;
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
 use ottla_metadata::config::GroupConfig;
 use ottla_types::{Offset, PartitionIndex, Tick, TopicId};
@@ -42,20 +41,13 @@ use state::{Current, State, grouped};
 type Place = (TopicId, PartitionIndex);
 
 /// A consumer group.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Group {
     id: GroupId,
     state: State,
     /// The image whose topics the group has seen, and the group epoch that came of it: if a decision was not written
     /// down, the epochs differ and the group looks again. Volatile.
     seen: Option<(Offset, i32)>,
-}
-
-/// Two groups of which everything written down is the same.
-impl PartialEq for Group {
-    fn eq(&self, other: &Group) -> bool {
-        self.id == other.id && self.state == other.state
-    }
 }
 
 impl Group {
@@ -208,7 +200,8 @@ impl Group {
 
     /// Takes members out, and with the last one that speaks the new protocol the group back to the classic one.
     fn remove(&self, ctx: &Context<'_>, timers: &mut Timers, members: &[MemberId]) -> Vec<Record> {
-        let members: Vec<_> = members.iter().filter(|member| self.state.members.contains_key(*member)).collect();
+        // Whoever is named twice goes once.
+        let members: BTreeSet<_> = members.iter().filter(|member| self.state.members.contains_key(*member)).collect();
         if members.is_empty() {
             return Vec::new();
         }

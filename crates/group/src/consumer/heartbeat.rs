@@ -99,9 +99,9 @@ impl Group {
         if let Some(old) = &replaced {
             draft.replace_member(old, member);
         }
-        let before_it_spoke = draft.state.said(member);
-        let wants_others = is_news(before_it_spoke, request) && {
-            let said = said(before_it_spoke, request);
+        let known = draft.state.said(member);
+        let wants_others = is_news(known, request) && {
+            let said = said(known, request);
             draft.set_member(ctx, member, said)?
         };
         self.follow(ctx, &config, &mut draft, wants_others);

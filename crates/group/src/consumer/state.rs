@@ -18,7 +18,7 @@ use crate::{
 
 /// The durable state of a group. What a member says, should have and has are records of their own, so they are maps of
 /// their own; who is in `members` is a member. Values are shared, which makes a copy of a state cheap.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     /// The group epoch; 0 before the first member.
     pub(super) epoch: i32,

@@ -40,7 +40,8 @@ fn sync(world: &mut World, sync: Sync) -> Result<BTreeSet<Named>, Refusal> {
     }
 }
 
-/// A member joins a consumer group, or comes back, and hears what it may have. It gives up what it may not, and says so.
+/// A member joins a consumer group, or comes back, and hears what it may have. What it may not, it gives up, and joins
+/// again to say so.
 fn join_and_sync(world: &mut World, member: &mut Classic) {
     loop {
         let join = classic_join(&member.id, &["t"], &member.owned);

@@ -377,8 +377,8 @@ impl Model {
         self.member_epochs = epochs;
     }
 
-    /// Everybody is heard, again and again, until there is no more to do. The place of a static member that went without
-    /// a word is not free before its session ends, so it may take some time.
+    /// Everybody is heard, again and again, until there is no more to do. That may take a while: the place of a static
+    /// member that went without a word is not free before its session ends.
     fn settle(&mut self) {
         for client in &mut self.clients {
             client.is_quiet = false;
