@@ -404,6 +404,8 @@ fn a_group_needs_a_name() {
     let broker = start();
     let mut client = broker.connect();
     find_coordinator(&mut client, "g");
+    // Up to version 6 an answer has a protocol name even so.
+    refused_without_a_group(&mut client, 6, &join("", "", b""), |answer| answer.error_code);
     refused_without_a_group(&mut client, 9, &join("", "", b""), |answer| answer.error_code);
     refused_without_a_group(&mut client, 4, &HeartbeatRequest::default(), |answer| answer.error_code);
     refused_without_a_group(&mut client, 5, &LeaveGroupRequest::default(), |answer| answer.error_code);

@@ -62,11 +62,13 @@ pub(super) fn handle(
         false => Some(context.broker.node.groups().submit(&group, Command::Join(join), pick)),
     };
     async move {
-        let Some(pending) = pending else { return refused(Refusal::InvalidGroupId.into(), &member) };
-        let response = match pending.await {
-            Ok(Ok(joined)) => accepted(joined),
-            Ok(Err(JoinRefusal { refusal, member })) => refused(refusal.into(), &member),
-            Err(why) => refused(why.into(), &member),
+        let response = match pending {
+            None => refused(Refusal::InvalidGroupId.into(), &member),
+            Some(pending) => match pending.await {
+                Ok(Ok(joined)) => accepted(joined),
+                Ok(Err(JoinRefusal { refusal, member })) => refused(refusal.into(), &member),
+                Err(why) => refused(why.into(), &member),
+            },
         };
         match version {
             NULL_PROTOCOL_VERSION.. => response,
