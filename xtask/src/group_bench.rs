@@ -55,7 +55,6 @@ pub(crate) struct Arguments {
     /// Leave Apache Kafka out
     #[arg(long, conflicts_with = "kafka")]
     alone: bool,
-    /// With --kafka, leave Ottla out
     #[command(flatten)]
     subject: Subject,
 }
@@ -238,7 +237,8 @@ fn table(figures: &[Figure]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header(["protocol", "what", "ottla", "kafka", "ottla CPU", "kafka CPU", "kafka/ottla CPU"]);
-    let (first, others): (Vec<_>, Vec<_>) = figures.iter().partition(|it| it.broker == figures[0].broker);
+    let (first, others): (Vec<_>, Vec<_>) =
+        figures.iter().partition(|it| Some(it.broker) == figures.first().map(|first| first.broker));
     for figure in first {
         let other = others.iter().find(|it| (it.protocol, it.what) == (figure.protocol, figure.what)).copied();
         let of = |broker| [Some(figure), other].into_iter().flatten().find(|it| it.broker == broker);
