@@ -15,8 +15,6 @@ use super::{
     group::{Failure, client, group_id, owned},
 };
 
-/// First version with a rebalance timeout of its own.
-const REBALANCE_TIMEOUT_VERSION: i16 = 1;
 /// First version whose clients know MEMBER_ID_REQUIRED. Older ones would join again and again (KIP-394).
 const MEMBER_ID_VERSION: i16 = 4;
 /// First version where there may be no protocol name.
@@ -38,9 +36,10 @@ pub(super) fn handle(
         client_id,
         client_host,
         session_timeout_ms: request.session_timeout_ms,
-        rebalance_timeout_ms: match version {
-            REBALANCE_TIMEOUT_VERSION.. => request.rebalance_timeout_ms,
-            _ => request.session_timeout_ms,
+        rebalance_timeout_ms: match request.rebalance_timeout_ms {
+            // Version 0 has none of its own.
+            ..0 => request.session_timeout_ms,
+            given => given,
         },
         protocol_type: Arc::from(&*request.protocol_type),
         protocols: request
