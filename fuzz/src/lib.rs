@@ -5,13 +5,14 @@
 //! (`tests/short.rs`), for as long as wanted on a stable toolchain (`main.rs`), and led by coverage under libFuzzer
 //! (`engine/`, which is outside the workspace because it needs a nightly toolchain). `cargo xtask fuzz` picks.
 //!
-//! In reading order: `wire.rs`, `batch.rs`, `log.rs`, `node.rs`; `mutate.rs` makes inputs.
+//! In reading order: `wire.rs`, `batch.rs`, `log.rs`, `group.rs`, `node.rs`; `mutate.rs` makes inputs.
 
 // This crate is a test; a panic is how it reports.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod batch;
 mod edit;
+mod group;
 mod log;
 pub mod mutate;
 mod node;
@@ -42,5 +43,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "log_clean", run: log::clean, corpus: edit::none, short: 400 },
     Target { name: "producer_snapshot", run: log::producer_snapshot, corpus: log::producer_snapshots, short: 800 },
     Target { name: "epochs", run: log::epochs, corpus: log::epoch_files, short: 800 },
+    Target { name: "group_record", run: group::record, corpus: group::records, short: 20_000 },
+    Target { name: "group", run: group::coordinator, corpus: group::choices, short: 2_000 },
     Target { name: "node", run: node::node, corpus: edit::none, short: 100 },
 ];

@@ -62,6 +62,16 @@ fn e1_epochs() {
 }
 
 #[test]
+fn group_records() {
+    check("group_record");
+}
+
+#[test]
+fn g3_groups() {
+    check("group");
+}
+
+#[test]
 fn l8_node() {
     check("node");
 }
