@@ -88,12 +88,13 @@ impl Offsets {
 
     /// Takes the offsets of a deleted topic out of all groups. Those of a topic that has its name now are not its.
     pub(crate) fn delete_topics(&self, topics: &[(TopicId, Arc<str>)], records: &mut Vec<Record>) {
+        let mut gone: HashMap<&str, Vec<TopicId>> = HashMap::new();
+        for (id, name) in topics {
+            gone.entry(name).or_default().push(*id);
+        }
         for group in self.groups.keys() {
-            self.delete_where(group, records, |name, committed| {
-                let is_it = |(id, topic): &(TopicId, Arc<str>)| {
-                    **topic == *name && (committed.topic_id.is_zero() || committed.topic_id == *id)
-                };
-                topics.iter().any(is_it)
+            self.delete_where(group, records, |name, Committed { topic_id, .. }| {
+                gone.get(name).is_some_and(|ids| topic_id.is_zero() || ids.contains(topic_id))
             });
         }
     }

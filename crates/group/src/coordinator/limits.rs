@@ -3,12 +3,16 @@
 use ottla_metadata::config::GroupConfig;
 
 use super::Context;
-use crate::{Command, JoinRefusal, Refusal, Reply};
+use crate::{Command, Join, JoinRefusal, Refusal, Reply};
 
 /// Whether a command makes sense on its own, and can be written down.
 pub(super) fn check(ctx: &Context<'_>, command: &Command) -> Result<(), Box<Reply>> {
     let result = match command {
         _ if !fits(command) => Err(Refusal::InvalidRequest("a name is longer than 32767 bytes".to_owned())),
+        Command::Join(join) if !is_modest(join) => {
+            let why = format!("a member may have {PROTOCOLS_MAX} protocols, of {PROTOCOL_BYTES_MAX} bytes together");
+            Err(Refusal::InvalidRequest(why))
+        }
         Command::Join(join) if is_session_timeout(ctx.config, join.session_timeout_ms) => has_name(&join.group),
         Command::Join(_) => Err(Refusal::InvalidSessionTimeout),
         Command::Sync(sync) => has_name(&sync.group),
@@ -52,6 +56,17 @@ fn fits(command: &Command) -> bool {
         }
         _ => true,
     }
+}
+
+/// The most protocols of a member: all of them are compared with all of each other member. Clients have three.
+const PROTOCOLS_MAX: usize = 100;
+/// The most bytes of them, which stay in memory as long as the member: four times what a record may hold of the one
+/// that is chosen.
+const PROTOCOL_BYTES_MAX: usize = 4 << 20;
+
+fn is_modest(join: &Join) -> bool {
+    let bytes: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+    join.protocols.len() <= PROTOCOLS_MAX && bytes <= PROTOCOL_BYTES_MAX
 }
 
 /// The longest name that has room for a `-` and a UUID behind it.

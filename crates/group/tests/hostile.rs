@@ -1,0 +1,96 @@
+//! What strangers may ask of a coordinator, and what it costs: nothing grows beyond what was asked, and nobody is
+//! stuck with what can't be written down.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use bytes::Bytes;
+use ottla_group::{
+    Command, ConsumerHeartbeat, Context, Coordinator, Decision, GroupConfig, Join, JoinRefusal, Leave, LeavingMember,
+    Record, Refusal, Reply, Ticket,
+};
+use ottla_metadata::Image;
+use ottla_types::{Tick, Timestamp};
+
+fn decide(coordinator: &mut Coordinator, command: Command) -> Decision {
+    let (image, config) = (Image::default(), GroupConfig::default());
+    let ctx = Context { now: Tick(0), wall: Timestamp(1_700_000_000_000), image: &image, config: &config };
+    let decision = coordinator.decide(&ctx, Ticket(1), command);
+    decision.records.iter().for_each(|record| coordinator.apply(record));
+    decision
+}
+
+fn coordinator() -> Coordinator {
+    Coordinator::new(Box::new(|| [7; 16]))
+}
+
+fn join(protocols: Vec<(String, usize)>) -> Command {
+    Command::Join(Join {
+        group: "g".into(),
+        member: "".into(),
+        instance: None,
+        client_id: "c".into(),
+        client_host: "/h".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: "consumer".into(),
+        protocols: protocols.into_iter().map(|(name, size)| (name.into(), vec![0; size].into())).collect(),
+        requires_member_id: false,
+        supports_skipping_assignment: true,
+        reason: None,
+    })
+}
+
+#[test]
+fn protocols_without_end_are_refused_before_they_are_compared_or_kept() {
+    let is_refused = |command| {
+        let replies = decide(&mut coordinator(), command).replies;
+        matches!(&replies[..], [(_, Reply::Join(Err(JoinRefusal { refusal: Refusal::InvalidRequest(_), .. })))])
+    };
+    let many = |count: usize| (0..count).map(|number| (number.to_string(), 0)).collect();
+    assert!(is_refused(join(many(10_000))));
+    assert!(!is_refused(join(many(100))));
+    assert!(is_refused(join(vec![("range".into(), 5 << 20)])));
+    assert!(!is_refused(join(vec![("range".into(), 1 << 20), ("cooperative-sticky".into(), 1 << 20)])));
+}
+
+#[test]
+fn a_member_that_leaves_a_thousand_times_is_written_down_once() {
+    let mut coordinator = coordinator();
+    let heartbeat = ConsumerHeartbeat {
+        group: "g".into(),
+        member: "m".into(),
+        member_epoch: 0,
+        instance: None,
+        rack: None,
+        client_id: "c".into(),
+        client_host: "/h".into(),
+        rebalance_timeout_ms: Some(10_000),
+        topics: Some(Vec::new()),
+        topics_regex: None,
+        server_assignor: None,
+        owned: Some(Vec::new()),
+        client_makes_ids: true,
+    };
+    decide(&mut coordinator, Command::ConsumerHeartbeat(heartbeat));
+    let leaving = LeavingMember { member: "m".into(), instance: None, reason: None };
+    let left = decide(&mut coordinator, Command::Leave(Leave { group: "g".into(), members: vec![leaving; 1_000] }));
+    assert!(left.records.len() < 10, "{} records", left.records.len());
+    let [(_, Reply::Leave(Ok(rows)))] = &left.replies[..] else { panic!("{:?}", left.replies) };
+    assert!(rows.len() == 1_000 && rows.iter().all(|row| row.result == Ok(())));
+}
+
+/// The newest version of the value has room for more than the one that is written, here and by Kafka 4.3.
+#[test]
+fn text_that_kafka_could_not_have_written_is_not_read() {
+    let key = Bytes::from_static(&[0, 2, 0, 1, b'g']);
+    let value = |len: usize| {
+        let varint = [(len + 1) as u8 | 0x80, ((len + 1) >> 7) as u8 | 0x80, ((len + 1) >> 14) as u8];
+        // Version 4: protocol type, generation, no protocol, no leader, since when, no members, no tags.
+        let rest = [&[0, 0, 0, 1, 0, 0][..], &[0; 8], &[1, 0]].concat();
+        Some(Bytes::from([&[0, 4][..], &varint, &vec![b'p'; len], &rest].concat()))
+    };
+    let read = Record::decode(key.clone(), value(32_767)).unwrap().unwrap();
+    let (again, written) = read.encode();
+    assert_eq!(Record::decode(again, written), Ok(Some(read)));
+    assert!(Record::decode(key, value(32_768)).is_err());
+}
