@@ -71,6 +71,7 @@ class Party {
     Object.assign(this, { suite, members: [], written: new Map(), unread: new Map() })
     Object.assign(this, { group: `${suite.prefix}-${name}`, topic: `${suite.prefix}-group-${name}`, session })
     this.partitions = PLACES
+    this.repeats = false // whether what is not committed may come again
   }
 
   get places() {
@@ -139,9 +140,10 @@ class Party {
         assert.ok(own.length === 0 || member.places.includes(place), `records of ${place} came to its owner`)
         got.push(...own.map(({ record }) => record))
       }
-      this.suite.sameRecords(got, records, this.written.get(place).length - records.length)
+      const seen = this.repeats ? [...new Map(got.map(record => [record.offset, record])).values()] : got
+      this.suite.sameRecords(seen, records, this.written.get(place).length - records.length)
     }
-    assert.equal(total(), want, 'number of records')
+    if (!this.repeats) assert.equal(total(), want, 'number of records')
     this.unread.clear()
   }
 
@@ -344,10 +346,12 @@ async function restart(party, how) {
   await party.settled()
   await party.exchange()
   await party.suite.restartBroker(how)
+  // A member that finds the broker gone may join again, and begins at what is committed.
+  party.repeats = true
   await party.exchange()
   await party.settled()
   for (const p of [0, 1, 2, 3]) assert.deepEqual(await party.committed(p), { offset: 10, metadata: '' })
-  return 'the same members go on, each record once; the commits are there'
+  return 'the same members go on behind their commits'
 }
 
 const NOT_AVAILABLE = {
@@ -361,7 +365,9 @@ const CONSUMER = 'join rebalance leave crash static resume regex admin delete re
 /** [name, check] of each; a check takes the suite's `NotAvailable` for what kafkajs cannot do. */
 function groupChecks(suite) {
   const check = (name, run) => async () => {
-    const party = new Party(suite, name.replaceAll('.', '-'), name === 'crash' ? SHORT_SESSION : LONG_SESSION)
+    // After a restart, the old id of a member that comes back with a new one may be waited for.
+    const short = name === 'crash' || name.startsWith('restart')
+    const party = new Party(suite, name.replaceAll('.', '-'), short ? SHORT_SESSION : LONG_SESSION)
     await suite.newTopic(`group-${name.replaceAll('.', '-')}`, PLACES)
     try {
       return await run(party)

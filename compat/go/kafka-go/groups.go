@@ -52,6 +52,7 @@ func (c *client) NewMember(_ context.Context, membership check.Membership) (chec
 		MaxWait:                100 * time.Millisecond,
 		ReadBackoffMax:         200 * time.Millisecond,
 		SessionTimeout:         membership.Session,
+		RebalanceTimeout:       membership.Session,
 		HeartbeatInterval:      check.Refresh,
 		JoinGroupBackoff:       200 * time.Millisecond,
 		WatchPartitionChanges:  true,

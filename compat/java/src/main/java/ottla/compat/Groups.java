@@ -189,6 +189,7 @@ final class Groups {
         final Map<TopicPartition, List<Item>> written = new LinkedHashMap<>();
         final Map<TopicPartition, List<Item>> unread = new LinkedHashMap<>();
         Membership membership;
+        boolean repeats; // what is not committed may come again
         Process child;
 
         Party(String name, String protocol, boolean cooperative, int session) throws Exception {
@@ -297,9 +298,16 @@ final class Groups {
                     got.addAll(own);
                 }
                 List<Item> items = unread.get(place);
+                if (repeats) {
+                    Map<Long, ConsumerRecord<byte[], byte[]>> last = new TreeMap<>();
+                    got.forEach(record -> last.put(record.offset(), record));
+                    got = List.copyOf(last.values());
+                }
                 Checks.same(got, items, written.get(place).size() - items.size());
             }
-            equal("number of records", total(), want);
+            if (!repeats) {
+                equal("number of records", total(), want);
+            }
             unread.clear();
         }
 
@@ -630,16 +638,18 @@ final class Groups {
     }
 
     private String restart(String how, String protocol) throws Exception {
-        try (Party party = new Party("restart-" + how, protocol)) {
+        try (Party party = new Party("restart-" + how, protocol, false, SHORT_SESSION)) {
             party.join();
             party.join();
             party.settled();
             party.exchange();
             Main.restart(how);
+            // A member that finds the broker gone may join again, and begins at what is committed.
+            party.repeats = true;
             party.exchange();
             party.settled();
             equal("committed", party.committed(), party.offsets(place -> new OffsetAndMetadata(10)));
         }
-        return "the same members go on, each record once; the commits are there";
+        return "the same members go on behind their commits";
     }
 }
