@@ -45,6 +45,9 @@ pub struct Decision {
     pub records: Vec<Record>,
     /// Replies to this command or to earlier ones, to be sent once everything appended so far is committed.
     pub replies: Vec<(Ticket, Reply)>,
+    /// A group has become one of the other kind. If the records can't be appended, the coordinator is to be loaded
+    /// anew: it holds what is not so.
+    pub changes_kind: bool,
 }
 
 /// The groups of one partition; see the crate.

@@ -41,8 +41,10 @@ use crate::{
     waiters::Wakes,
 };
 
-/// Bytes after which a decision's records go into a further batch; below Kafka's `max.message.bytes`.
+/// Bytes after which a decision's records go into a further batch, if the topic's `max.message.bytes` is not less.
 const BATCH_BYTES_MAX: usize = 900 << 10;
+/// The most bytes of a record beside its key and its value.
+const RECORD_HEAD_BYTES: usize = 32;
 /// The largest batch that is read back, decompressed.
 const LOADED_BATCH_BYTES_MAX: usize = 256 << 20;
 /// No deadline.
@@ -89,6 +91,9 @@ pub enum NoCoordinator {
     /// It is not here any more. The client looks for it again.
     #[error("this broker does not coordinate the group")]
     NotHere,
+    /// What would have to be written down is larger than the topic's `max.message.bytes`. Trying again does not help.
+    #[error("what the group would have to write down is too large")]
+    TooLarge,
 }
 
 /// The coordinators of one incarnation of `__consumer_offsets`, by partition.
@@ -121,6 +126,8 @@ struct Active {
     last_ticket: u64,
     /// The end of the log: what every answer rests on.
     end: Offset,
+    /// It holds what could not be written down.
+    doubtful: bool,
 }
 
 /// The partition of `__consumer_offsets` that holds a group: Java's hash of the group's id, as Kafka's tools know it.
@@ -162,8 +169,7 @@ impl Groups {
             active.last_ticket += 1;
             let ticket = Ticket(active.last_ticket);
             active.waiting.insert(ticket, Arc::clone(&slot));
-            // If it could not be written its reply says so.
-            let _ = self.carry_out(shard, active, ticket, command, wakes);
+            self.carry_out(shard, active, ticket, command, wakes);
         });
         match submitted {
             Ok(()) => Pending::waiting(slot, convert),
@@ -234,20 +240,14 @@ impl Groups {
         }
     }
 
-    /// Carries out a command that nobody waits for. A coordinator that loads will see for itself what is due, and one
-    /// that could not write down what was due has forgotten that it is: it is loaded anew.
+    /// Carries out a command that nobody waits for. A coordinator that loads will see for itself what is due.
     fn tell(self: &Arc<Self>, shard: &Arc<Shard>, command: Command) {
         shard.deadline.store(NEVER.0, Ordering::SeqCst);
-        let told = self.with_shard(shard, |active, wakes| {
+        // Who is loading or gone has no deadlines.
+        let _ = self.with_shard(shard, |active, wakes| {
             active.last_ticket += 1;
-            self.carry_out(shard, active, Ticket(active.last_ticket), command, wakes)
+            self.carry_out(shard, active, Ticket(active.last_ticket), command, wakes);
         });
-        if matches!(told, Ok(Err(_))) {
-            let mut wakes = Wakes::default();
-            shard.state.lock().replace(State::Unloaded, &mut wakes);
-            wakes.wake();
-            self.load_soon(vec![Arc::clone(shard)]);
-        }
     }
 
     fn now(&self) -> Tick {
@@ -349,6 +349,9 @@ impl Groups {
                 })
             }
         };
+        if matches!(&*state, State::Active(active) if active.doubtful) {
+            state.replace(State::Unloaded, &mut wakes);
+        }
         let unloaded = matches!(*state, State::Unloaded);
         drop(state);
         wakes.wake();
@@ -358,17 +361,11 @@ impl Groups {
         done
     }
 
-    /// Decides, appends, applies, and hands out the replies; whether what was decided is written.
-    fn carry_out(
-        &self,
-        shard: &Shard,
-        active: &mut Active,
-        ticket: Ticket,
-        command: Command,
-        wakes: &mut Wakes,
-    ) -> Result<(), NoCoordinator> {
+    /// Decides, appends, applies, and hands out the replies.
+    fn carry_out(&self, shard: &Shard, active: &mut Active, ticket: Ticket, command: Command, wakes: &mut Wakes) {
         let config = self.config();
-        let Decision { records, replies } = active.coordinator.decide(&self.context(&config), ticket, command);
+        let Decision { records, replies, changes_kind } =
+            active.coordinator.decide(&self.context(&config), ticket, command);
         let appended = match records.is_empty() {
             true => Ok(()),
             false => self.append(shard, &records, !replies.is_empty(), wakes).map(|end| {
@@ -381,8 +378,8 @@ impl Groups {
                 slot.fill(appended.map(|()| (shard.decided(active.end), reply)), wakes);
             }
         }
+        active.doubtful |= changes_kind && appended.is_err();
         self.schedule(shard, active);
-        appended
     }
 
     /// Appends the records of one decision, all or none, and returns the end of the log behind them.
@@ -400,18 +397,28 @@ impl Groups {
             NoCoordinator::NotAvailable
         };
         let codec = codec(self.config().1.offsets_topic_compression);
-        let mut batches = Vec::new();
-        let mut rest = records.iter().peekable();
-        while rest.peek().is_some() {
-            let mut builder = BatchBuilder::new(codec, None);
-            while let Some(record) = rest.next_if(|_| builder.is_empty() || builder.size() < BATCH_BYTES_MAX) {
-                let (key, value) = record.encode();
-                builder.push(now, Some(&key), value.as_deref(), &[]).map_err(|error| failed(&error))?;
+        let limit = partition.config().max_message_bytes.min(partition.config().segment_bytes) as usize;
+        let build = |builder: BatchBuilder| {
+            // Before compression: what is loaded has to fit into memory again.
+            if builder.size() > limit {
+                failed(&format_args!("a record makes {} bytes, and {limit} are allowed", builder.size()));
+                return Err(NoCoordinator::TooLarge);
             }
             let bytes = builder.build().map_err(|error| failed(&error))?;
             let header = BatchHeader::parse(&bytes).map_err(|error| failed(&error))?;
-            batches.push(ProducedBatch { header, bytes });
+            Ok(ProducedBatch { header, bytes })
+        };
+        let mut batches = Vec::new();
+        let mut builder = BatchBuilder::new(codec, None);
+        for record in records {
+            let (key, value) = record.encode();
+            let size = builder.size() + key.len() + value.as_ref().map_or(0, |value| value.len()) + RECORD_HEAD_BYTES;
+            if !builder.is_empty() && size > limit.min(BATCH_BYTES_MAX) {
+                batches.push(build(std::mem::replace(&mut builder, BatchBuilder::new(codec, None)))?);
+            }
+            builder.push(now, Some(&key), value.as_deref(), &[]).map_err(|error| failed(&error))?;
         }
+        batches.push(build(builder)?);
         let mut outcomes = Vec::with_capacity(batches.len());
         partition.append(&batches, awaited, now, &mut outcomes, wakes).map_err(|error| failed(&error))?;
         match outcomes.pop() {
@@ -483,7 +490,7 @@ impl Groups {
         coordinator.loaded(&self.context(&config));
         let mut state = shard.state.lock();
         if matches!(*state, State::Unloaded | State::Loading) {
-            let active = Active { coordinator, waiting: HashMap::new(), last_ticket: 0, end };
+            let active = Active { coordinator, waiting: HashMap::new(), last_ticket: 0, end, doubtful: false };
             self.schedule(shard, &active);
             *state = State::Active(Box::new(active));
         }

@@ -16,9 +16,11 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use common::{DEADLINE, eventually, open, open_on};
 use ottla_group::{
-    Command, CommitOffset, CommitOffsets, Committed, ConsumerHeartbeat, FetchOffsets, Join, Refusal, Reply,
+    Command, CommitOffset, CommitOffsets, Committed, ConsumerHeartbeat, ConsumerHeartbeatReply, FetchOffsets,
+    GroupState, Join, JoinRefusal, Joined, Refusal, Reply, Sync,
 };
 use ottla_log::{Disk, DiskFile, SimDisk, Space};
 use ottla_metadata::{Command as MetadataCommand, OFFSETS_TOPIC, TopicRef};
@@ -163,26 +165,18 @@ fn b36_a_session_that_ends_on_a_full_disk_ends_once_there_is_room() {
         ("group.consumer.session.timeout.ms", "1500"),
         ("group.consumer.min.heartbeat.interval.ms", "10"),
         ("group.consumer.heartbeat.interval.ms", "10"),
+        ("group.initial.rebalance.delay.ms", "2000"),
     ];
     let node = open_on(Arc::new(disk.clone()), 1, &sessions);
     node.request_offsets_topic();
     eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
     common::create(&node, "t", 1, &[]);
-    let waiting = node.groups().submit("waits", Command::Join(joining("waits")), |reply| match reply {
-        Reply::Join(joined) => Some(joined),
-        _ => None,
-    });
-    let joined = node.groups().submit("g", Command::ConsumerHeartbeat(entering("g")), |reply| match reply {
-        Reply::ConsumerHeartbeat(heard) => Some(heard),
-        _ => None,
-    });
-    wait(joined).unwrap().unwrap();
-    disk.set_capacity(Some(disk.used()));
+    wait(enter(&node, "g")).unwrap().unwrap();
+    let waiting = join(&node, "waits", "");
     // Well before the session ends, what is reserved already is filled up.
-    let wide = "x".repeat(4000);
-    while wait(submit(&node, "fills", 1, &wide)).is_ok() {}
-    // What was due could not be written down, so the coordinator was loaded anew: whoever waited is sent away.
-    assert_eq!(wait(waiting), Err(NoCoordinator::NotHere));
+    fill(&disk, &node);
+    // The first rebalance is over later than the session, and nothing has to be written down for it.
+    wait(waiting).unwrap().unwrap();
     disk.set_capacity(None);
     let members = || {
         wait(node.groups().query("g", |groups, now| groups.describe_consumer(now, "g")))
@@ -191,17 +185,147 @@ fn b36_a_session_that_ends_on_a_full_disk_ends_once_there_is_room() {
     eventually("the session ends", || members() == Ok(0));
 }
 
-fn joining(group: &str) -> Join {
+#[test]
+fn what_is_too_large_to_be_written_down_is_refused_for_good_and_harms_nobody_else() {
+    let disk = SimDisk::new(8);
+    let settings = [("offsets.topic.num.partitions", "1"), ("group.initial.rebalance.delay.ms", "0")];
+    let node = open_on(Arc::new(disk.clone()), 1, &settings);
+    node.request_offsets_topic();
+    eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
+    let join = |size: usize| {
+        let join = Join { protocols: vec![("range".into(), vec![0; size].into())], ..joining("g", "") };
+        let joined = node.groups().submit("g", Command::Join(join), |reply| match reply {
+            Reply::Join(joined) => Some(joined),
+            _ => None,
+        });
+        wait(joined).unwrap().unwrap()
+    };
+    let sync = |member: &Arc<str>, generation| {
+        let sync = ottla_group::Sync {
+            group: "g".into(),
+            member: Arc::clone(member),
+            instance: None,
+            generation,
+            protocol_type: None,
+            protocol: None,
+            assignments: Vec::new(),
+        };
+        let synced = node.groups().submit("g", Command::Sync(sync), |reply| match reply {
+            Reply::Sync(synced) => Some(synced.map(drop)),
+            _ => None,
+        });
+        wait(synced)
+    };
+    let large = join(2 << 20);
+    assert_eq!(sync(&large.member, large.generation), Err(NoCoordinator::TooLarge));
+    commit(&node, "other", 1).unwrap();
+    let left = ottla_group::LeavingMember { member: large.member, instance: None, reason: None };
+    let leave = Command::Leave(ottla_group::Leave { group: "g".into(), members: vec![left] });
+    let left = node.groups().submit("g", leave, |reply| match reply {
+        Reply::Leave(rows) => Some(rows),
+        _ => None,
+    });
+    wait(left).unwrap().unwrap();
+    // Nearly as much as fits, after which there is not much room in that batch.
+    let small = join(1_040_000);
+    assert_eq!(sync(&small.member, small.generation), Ok(Ok(())));
+}
+
+#[test]
+fn a_decision_of_many_batches_is_all_there_after_a_start() {
+    let disk = SimDisk::new(9);
+    let node = open_with_topic(&disk);
+    let Command::CommitOffsets(one) = committing("g", 7, &"x".repeat(4_000)) else { panic!("another command") };
+    let offsets = (0..1_000).map(|number| CommitOffset { partition: PartitionIndex(number), ..one.offsets[0].clone() });
+    let many = Command::CommitOffsets(CommitOffsets { offsets: offsets.collect(), ..one });
+    let committed = node.groups().submit("g", many, |reply| match reply {
+        Reply::CommitOffsets(rows) => Some(rows),
+        _ => None,
+    });
+    assert_eq!(wait(committed).unwrap().unwrap(), vec![Ok(()); 1_000]);
+    node.shut_down().unwrap();
+    let node = open(&disk);
+    let all =
+        FetchOffsets { group: "g".into(), member: None, member_epoch: -1, partitions: None, require_stable: false };
+    let count = || {
+        wait(node.groups().query("g", |groups, now| groups.fetch_offsets(now, &all))).map(|rows| rows.unwrap().len())
+    };
+    eventually("loaded", || count() != Err(NoCoordinator::Loading));
+    assert_eq!(count(), Ok(1_000));
+}
+
+#[test]
+fn g1_a_group_whose_change_of_protocol_can_not_be_written_down_stays_what_it_was() {
+    let disk = SimDisk::new(9);
+    let settings = [("offsets.topic.num.partitions", "1"), ("group.initial.rebalance.delay.ms", "0")];
+    let node = open_on(Arc::new(disk.clone()), 1, &settings);
+    node.request_offsets_topic();
+    eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
+    common::create(&node, "t", 1, &[]);
+    let joined = wait(join(&node, "g", "")).unwrap().unwrap();
+    let sync = Sync {
+        group: "g".into(),
+        member: Arc::clone(&joined.member),
+        instance: None,
+        generation: joined.generation,
+        protocol_type: None,
+        protocol: None,
+        assignments: vec![(joined.member, Bytes::from_static(ASSIGNMENT))],
+    };
+    let synced = node.groups().submit("g", Command::Sync(sync), |reply| match reply {
+        Reply::Sync(synced) => Some(synced),
+        _ => None,
+    });
+    assert_eq!(&wait(synced).unwrap().unwrap().assignment[..], ASSIGNMENT);
+
+    fill(&disk, &node);
+    assert_eq!(wait(enter(&node, "g")), Err(NoCoordinator::NotAvailable));
+    let described = || wait(node.groups().query("g", |groups, _| groups.describe_classic("g")));
+    eventually("loaded anew", || described() != Err(NoCoordinator::Loading));
+    assert_eq!(described().unwrap().unwrap().state, GroupState::Stable);
+    disk.set_capacity(None);
+    assert!(wait(enter(&node, "g")).unwrap().is_ok());
+    let described = wait(node.groups().query("g", |groups, now| groups.describe_consumer(now, "g")));
+    assert_eq!(described.unwrap().unwrap().members.len(), 2);
+}
+
+/// A consumer's subscription to `t`, and its assignment of partition 0, in version 0 of Kafka's formats.
+const SUBSCRIPTION: &[u8] = b"\0\0\0\0\0\x01\0\x01t\xff\xff\xff\xff";
+const ASSIGNMENT: &[u8] = b"\0\0\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0\xff\xff\xff\xff";
+
+/// Fills the disk up to the last byte that is reserved for the offsets topic.
+fn fill(disk: &SimDisk, node: &Node) {
+    disk.set_capacity(Some(disk.used()));
+    let wide = "x".repeat(4000);
+    while wait(submit(node, "fills", 1, &wide)).is_ok() {}
+    while commit(node, "fills", 1).is_ok() {}
+}
+
+fn join(node: &Node, group: &str, member: &str) -> Pending<Result<Joined, JoinRefusal>> {
+    node.groups().submit(group, Command::Join(joining(group, member)), |reply| match reply {
+        Reply::Join(joined) => Some(joined),
+        _ => None,
+    })
+}
+
+fn enter(node: &Node, group: &str) -> Pending<Result<ConsumerHeartbeatReply, Refusal>> {
+    node.groups().submit(group, Command::ConsumerHeartbeat(entering(group)), |reply| match reply {
+        Reply::ConsumerHeartbeat(heard) => Some(heard),
+        _ => None,
+    })
+}
+
+fn joining(group: &str, member: &str) -> Join {
     Join {
         group: group.into(),
-        member: "".into(),
+        member: member.into(),
         instance: None,
         client_id: "test".into(),
         client_host: "/127.0.0.1".into(),
         session_timeout_ms: 30_000,
         rebalance_timeout_ms: 30_000,
         protocol_type: "consumer".into(),
-        protocols: vec![("range".into(), Default::default())],
+        protocols: vec![("range".into(), Bytes::from_static(SUBSCRIPTION))],
         requires_member_id: false,
         supports_skipping_assignment: true,
         reason: None,

@@ -9,7 +9,7 @@ use ottla_protocol::messages::{
 
 use super::{
     Context,
-    group::{Failure, authorized_operations, flatten},
+    group::{Failure, authorized_operations, each_once, flatten},
     list_groups::state_name,
 };
 
@@ -28,7 +28,7 @@ pub(super) fn handle(
         let pending = groups.query(&id, |groups, now| groups.describe_consumer(now, &id));
         (id, pending)
     };
-    let asked: Vec<_> = request.group_ids.into_iter().map(ask).collect();
+    let asked: Vec<_> = each_once(request.group_ids).map(ask).collect();
     async move {
         let mut groups = Vec::with_capacity(asked.len());
         for (group_id, pending) in asked {

@@ -12,7 +12,7 @@ use ottla_protocol::{
 
 use super::{
     Context,
-    group::{Failure, authorized_operations, flatten},
+    group::{Failure, authorized_operations, each_once, flatten},
     list_groups::state_name,
 };
 
@@ -30,7 +30,7 @@ pub(super) fn handle(
         let pending = groups.query(&id, |groups, _| groups.describe_classic(&id));
         (id, pending)
     };
-    let asked: Vec<_> = request.groups.into_iter().map(ask).collect();
+    let asked: Vec<_> = each_once(request.groups).map(ask).collect();
     async move {
         let mut groups = Vec::with_capacity(asked.len());
         for (group_id, pending) in asked {

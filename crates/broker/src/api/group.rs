@@ -3,6 +3,8 @@
 //! Each of them submits a command to the coordinator at once, in the order of the connection, and awaits the reply in a
 //! future that the connection keeps. Next: `ottla_node::Groups`, and `ottla_group` for the rules.
 
+use std::collections::HashSet;
+
 use bytestring::ByteString;
 use ottla_group::{GroupId, Refusal};
 use ottla_node::NoCoordinator;
@@ -27,6 +29,7 @@ impl From<NoCoordinator> for Failure {
             NoCoordinator::NotAvailable => ErrorCode::CoordinatorNotAvailable,
             NoCoordinator::Loading => ErrorCode::CoordinatorLoadInProgress,
             NoCoordinator::NotHere => ErrorCode::NotCoordinator,
+            NoCoordinator::TooLarge => ErrorCode::UnknownServerError,
         };
         Failure { code, message: why.to_string() }
     }
@@ -74,6 +77,12 @@ pub(super) fn row_code(row: Result<(), Refusal>) -> i16 {
 /// A group's id as the coordinator keeps it: it must not hold on to the frame.
 pub(super) fn group_id(id: &ByteString) -> GroupId {
     GroupId::from(&**id)
+}
+
+/// Each group once, however often it is named: the answer is to be no larger than what there is to know.
+pub(super) fn each_once(ids: Vec<ByteString>) -> impl Iterator<Item = ByteString> {
+    let mut seen = HashSet::with_capacity(ids.len());
+    ids.into_iter().filter(move |id| seen.insert(id.clone()))
 }
 
 /// A string as the coordinator keeps it.

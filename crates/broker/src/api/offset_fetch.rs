@@ -1,7 +1,7 @@
 //! OffsetFetch (key 9): how far groups are; from version 8 on many groups at once (KIP-709).
 //! KIP-447 (stable offsets), KIP-848 (member epochs, and topic ids in version 10).
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytestring::ByteString;
 use ottla_group::{Committed, FetchOffsets, FetchedOffset, Refusal};
@@ -60,7 +60,7 @@ pub(super) fn handle(
         let pending = context.broker.node.groups().query(&id, |groups, now| groups.fetch_offsets(now, &fetch));
         Wanted { group, pending }
     };
-    let wanted: Vec<Wanted> = groups.into_iter().map(ask).collect();
+    let wanted: Vec<Wanted> = each_once(groups).into_iter().map(ask).collect();
     async move {
         let mut groups = Vec::with_capacity(wanted.len());
         for Wanted { group, pending } in wanted {
@@ -74,6 +74,20 @@ pub(super) fn handle(
             _ => groups.pop().map(|group| old_answer(group, version)).unwrap_or_default(),
         }
     }
+}
+
+/// Each group and each partition of it once, however often it is named: a commit of four kilobytes is asked for with
+/// four bytes.
+fn each_once(mut groups: Vec<OffsetFetchRequestGroup>) -> Vec<OffsetFetchRequestGroup> {
+    let mut seen = HashSet::with_capacity(groups.len());
+    groups.retain(|group| seen.insert(group.group_id.clone()));
+    for topics in groups.iter_mut().filter_map(|group| group.topics.as_mut()) {
+        let mut seen = HashSet::new();
+        for OffsetFetchRequestTopics { name, topic_id, partition_indexes } in topics {
+            partition_indexes.retain(|index| seen.insert((name.clone(), *topic_id, *index)));
+        }
+    }
+    groups
 }
 
 /// The one group of an old version, as one of many.

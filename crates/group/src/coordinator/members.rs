@@ -38,6 +38,7 @@ impl Coordinator {
             found => {
                 if let Some(Group::Consumer(empty)) = found {
                     out.records.extend(empty.tombstones());
+                    out.changes_kind = true;
                 }
                 let group = classic::Group::new(Arc::clone(&join.group));
                 self.groups.insert(Arc::clone(&join.group), Group::Classic(group));
@@ -114,6 +115,7 @@ impl Coordinator {
         let (mut records, mut group) = self.new_consumer_group(ctx, &id)?;
         let (more, reply) = group.heartbeat(ctx, &mut self.timers, &request)?;
         records.extend(more);
+        out.changes_kind = true;
         if let Some(Group::Classic(old)) = self.groups.insert(id, Group::Consumer(group)) {
             old.dissolve(&mut Turn { ctx, timers: &mut self.timers, entropy: &mut self.entropy, out });
         }
