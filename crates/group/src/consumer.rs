@@ -171,7 +171,8 @@ impl Group {
                 client_host: Arc::clone(&said.client_host),
                 topics: said.topics.clone(),
                 topics_regex: said.topics_regex.clone(),
-                assignment: grouped(current.assigned.keys().copied()),
+                // What it has still to give up is its own too.
+                assignment: grouped(current.held().collect::<BTreeSet<_>>().into_iter()),
                 target: grouped(self.state.target(member).iter().copied()),
                 classic: said.classic.is_some(),
             }

@@ -182,7 +182,8 @@ impl State {
 }
 
 impl Current {
-    fn held(&self) -> impl Iterator<Item = Place> {
+    /// Its partitions, those to be given up included.
+    pub(super) fn held(&self) -> impl Iterator<Item = Place> {
         self.assigned.keys().chain(self.revoking.keys()).copied()
     }
 }

@@ -89,8 +89,7 @@ fn g5_a_member_that_missed_an_answer_is_taken_along_if_it_claims_nothing_more() 
     let mut world = World::new(&[("t", 2)]);
     world.heartbeat(joining("a", &["t"])).unwrap();
     world.heartbeat(joining("b", &["t"])).unwrap();
-    world.heartbeat(alive("a", 1)).unwrap();
-    let kept = world.member("a").assignment;
+    let kept = world.heartbeat(alive("a", 1)).unwrap().assignment.unwrap();
     let given_up = || ConsumerHeartbeat { owned: Some(kept.clone()), ..alive("a", 1) };
     assert_eq!(world.heartbeat(given_up()).unwrap().member_epoch, 2);
     // That answer was lost: the member repeats itself, and hears all there is to hear.
@@ -157,8 +156,7 @@ fn a_static_member_comes_back_to_what_it_had_and_moves_nothing() {
     let mut world = World::new(&[("t", 4)]);
     world.heartbeat(instance("i", joining("a", &["t"]))).unwrap();
     world.heartbeat(joining("b", &["t"])).unwrap();
-    world.heartbeat(instance("i", alive("a", 1))).unwrap();
-    let had = world.member("a").assignment;
+    let had = world.heartbeat(instance("i", alive("a", 1))).unwrap().assignment.unwrap();
     let given_up = ConsumerHeartbeat { owned: Some(had.clone()), ..alive("a", 1) };
     world.heartbeat(instance("i", given_up)).unwrap();
     world.heartbeat(alive("b", 2)).unwrap();

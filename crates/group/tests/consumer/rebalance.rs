@@ -29,6 +29,7 @@ fn g5_a_partition_is_given_only_after_it_was_given_up() {
     assert_eq!(told.member_epoch, 1, "it stays in its epoch until it has given up");
     let kept = told.assignment.unwrap();
     assert_eq!(world.named(&kept).len(), 2);
+    assert_eq!(world.named(&world.member("a").assignment).len(), 4, "what it has to give up is shown as its own");
     assert_eq!(world.heartbeat(alive("b", 2)).unwrap().assignment, None, "a was told, but has not said that it did");
     let all = world.partitions("t", &[0, 1, 2, 3]);
     assert_eq!(world.heartbeat(owning(alive("a", 1), all)).unwrap().member_epoch, 1);
