@@ -103,7 +103,7 @@ class Party {
     await producer.disconnect()
   }
 
-  async until(what, holds, patience = this.suite.timeout) {
+  async until(what, holds, patience = this.suite.timeout * 0.8) {
     const deadline = Date.now() + patience
     while (!holds()) {
       const seen = () => this.members.map(member => `${member.places} and ${member.got.length} records`).join('; ')
