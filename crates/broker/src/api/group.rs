@@ -17,6 +17,9 @@ const ALL_GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 /// What `authorized_operations` says when nobody asked.
 const NOT_ASKED: i32 = i32::MIN;
 
+/// The longest message, in characters.
+const MESSAGE_MAX: usize = 1_000;
+
 /// Why a group request failed, with what to tell a client that listens.
 pub(super) struct Failure {
     pub(super) code: ErrorCode,
@@ -60,8 +63,13 @@ impl From<Refusal> for Failure {
             Refusal::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
             Refusal::UnstableOffsetCommit => ErrorCode::UnstableOffsetCommit,
         };
-        Failure { code, message: refusal.to_string() }
+        Failure { code, message: shortened(refusal.to_string()) }
     }
+}
+
+/// Names in a message may be as long as the wire allows, and the message around them must not be longer than that.
+fn shortened(message: String) -> String {
+    if message.len() <= MESSAGE_MAX { message } else { message.chars().take(MESSAGE_MAX).collect() }
 }
 
 /// The reply, or whichever of the two kinds of failure there was.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ottla_group::{Command, Heartbeat, Refusal, Reply};
+use ottla_group::{Command, Heartbeat, Reply};
 use ottla_protocol::{
     ErrorCode,
     messages::{HeartbeatRequest, HeartbeatResponse},
@@ -28,16 +28,9 @@ pub(super) fn handle(
         _ => None,
     };
     let group = Arc::clone(&heartbeat.group);
-    let pending = match group.is_empty() {
-        true => None,
-        false => Some(context.broker.node.groups().submit(&group, Command::Heartbeat(heartbeat), pick)),
-    };
+    let pending = context.broker.node.groups().submit(&group, Command::Heartbeat(heartbeat), pick);
     async move {
-        let heard = match pending {
-            Some(pending) => flatten(pending.await),
-            None => Err(Refusal::InvalidGroupId.into()),
-        };
-        let code = heard.map_or_else(|Failure { code, .. }| code, |()| ErrorCode::None);
+        let code = flatten(pending.await).map_or_else(|Failure { code, .. }| code, |()| ErrorCode::None);
         HeartbeatResponse { error_code: code.code(), ..Default::default() }
     }
 }

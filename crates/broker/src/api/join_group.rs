@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_group::{Command, Join, JoinRefusal, Joined, Refusal, Reply};
+use ottla_group::{Command, Join, JoinRefusal, Joined, Reply};
 use ottla_protocol::{
     ErrorCode,
     messages::{JoinGroupRequest, JoinGroupResponse, join_group_response::JoinGroupResponseMember},
@@ -56,18 +56,12 @@ pub(super) fn handle(
         _ => None,
     };
     let group = Arc::clone(&join.group);
-    let pending = match group.is_empty() {
-        true => None,
-        false => Some(context.broker.node.groups().submit(&group, Command::Join(join), pick)),
-    };
+    let pending = context.broker.node.groups().submit(&group, Command::Join(join), pick);
     async move {
-        let response = match pending {
-            None => refused(Refusal::InvalidGroupId.into(), &member),
-            Some(pending) => match pending.await {
-                Ok(Ok(joined)) => accepted(joined),
-                Ok(Err(JoinRefusal { refusal, member })) => refused(refusal.into(), &member),
-                Err(why) => refused(why.into(), &member),
-            },
+        let response = match pending.await {
+            Ok(Ok(joined)) => accepted(joined),
+            Ok(Err(JoinRefusal { refusal, member })) => refused(refusal.into(), &member),
+            Err(why) => refused(why.into(), &member),
         };
         match version {
             NULL_PROTOCOL_VERSION.. => response,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ottla_group::{Command, Leave, LeavingMember, Refusal, Reply};
+use ottla_group::{Command, Leave, LeavingMember, Reply};
 use ottla_protocol::{
     ErrorCode,
     messages::{LeaveGroupRequest, LeaveGroupResponse, leave_group_response::MemberResponse},
@@ -40,16 +40,9 @@ pub(super) fn handle(
         _ => None,
     };
     let group = Arc::clone(&leave.group);
-    let pending = match group.is_empty() {
-        true => None,
-        false => Some(context.broker.node.groups().submit(&group, Command::Leave(leave), pick)),
-    };
+    let pending = context.broker.node.groups().submit(&group, Command::Leave(leave), pick);
     async move {
-        let left = match pending {
-            Some(pending) => flatten(pending.await),
-            None => Err(Refusal::InvalidGroupId.into()),
-        };
-        match left {
+        match flatten(pending.await) {
             Ok(rows) if batch => {
                 let members = rows.into_iter().map(|row| MemberResponse {
                     member_id: (&*row.member).into(),

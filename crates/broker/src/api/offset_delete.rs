@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ottla_group::{Command, DeleteOffsets, Refusal, Reply};
+use ottla_group::{Command, DeleteOffsets, Reply};
 use ottla_protocol::{
     ErrorCode,
     messages::{
@@ -43,16 +43,9 @@ pub(super) fn handle(
         _ => None,
     };
     let group = Arc::clone(&delete.group);
-    let pending = match group.is_empty() {
-        true => None,
-        false => Some(context.broker.node.groups().submit(&group, Command::DeleteOffsets(delete), pick)),
-    };
+    let pending = context.broker.node.groups().submit(&group, Command::DeleteOffsets(delete), pick);
     async move {
-        let deleted = match pending {
-            Some(pending) => flatten(pending.await),
-            None => Err(Refusal::InvalidGroupId.into()),
-        };
-        let mut rows = match deleted {
+        let mut rows = match flatten(pending.await) {
             Ok(rows) => rows.into_iter(),
             Err(Failure { code, .. }) => return OffsetDeleteResponse { error_code: code.code(), ..Default::default() },
         };

@@ -21,12 +21,9 @@ pub(super) fn handle(
     context: &Context<'_>,
     request: SyncGroupRequest,
 ) -> impl Future<Output = SyncGroupResponse> + Send + use<> {
-    let named = request.protocol_type.is_some() && request.protocol_name.is_some();
-    let refusal = match (request.group_id.is_empty(), named || context.version() < PROTOCOL_VERSION) {
-        (true, _) => Some(ErrorCode::InvalidGroupId),
-        (false, false) => Some(ErrorCode::InconsistentGroupProtocol),
-        (false, true) => None,
-    };
+    let complete = context.version() < PROTOCOL_VERSION
+        || request.group_id.is_empty()
+        || (request.protocol_type.is_some() && request.protocol_name.is_some());
     let sync = Sync {
         group: group_id(&request.group_id),
         member: Arc::from(&*request.member_id),
@@ -45,14 +42,11 @@ pub(super) fn handle(
         _ => None,
     };
     let group = Arc::clone(&sync.group);
-    let pending = match refusal {
-        Some(code) => Err(code),
-        None => Ok(context.broker.node.groups().submit(&group, Command::Sync(sync), pick)),
-    };
+    let pending = complete.then(|| context.broker.node.groups().submit(&group, Command::Sync(sync), pick));
     async move {
         let synced = match pending {
-            Ok(pending) => flatten(pending.await).map_err(|Failure { code, .. }| code),
-            Err(code) => Err(code),
+            Some(pending) => flatten(pending.await).map_err(|Failure { code, .. }| code),
+            None => Err(ErrorCode::InconsistentGroupProtocol),
         };
         match synced {
             Ok(synced) => SyncGroupResponse {

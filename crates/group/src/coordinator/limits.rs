@@ -3,21 +3,28 @@
 use ottla_metadata::config::GroupConfig;
 
 use super::Context;
-use crate::{Command, Join, JoinRefusal, Refusal, Reply};
+use crate::{Command, DeleteOffsets, Heartbeat, Join, JoinRefusal, Leave, Refusal, Reply, Sync};
 
 /// Whether a command makes sense on its own, and can be written down.
 pub(super) fn check(ctx: &Context<'_>, command: &Command) -> Result<(), Box<Reply>> {
     let result = match command {
+        Command::Join(Join { group, .. })
+        | Command::Sync(Sync { group, .. })
+        | Command::Heartbeat(Heartbeat { group, .. })
+        | Command::Leave(Leave { group, .. })
+        | Command::DeleteOffsets(DeleteOffsets { group, .. })
+            if group.is_empty() =>
+        {
+            Err(Refusal::InvalidGroupId)
+        }
         _ if !fits(command) => Err(Refusal::InvalidRequest("a name is longer than 32767 bytes".to_owned())),
         Command::Join(join) if !is_modest(join) => {
             let why = format!("a member may have {PROTOCOLS_MAX} protocols, of {PROTOCOL_BYTES_MAX} bytes together");
             Err(Refusal::InvalidRequest(why))
         }
-        Command::Join(join) if is_session_timeout(ctx.config, join.session_timeout_ms) => has_name(&join.group),
-        Command::Join(_) => Err(Refusal::InvalidSessionTimeout),
-        Command::Sync(sync) => has_name(&sync.group),
-        Command::Heartbeat(heartbeat) => has_name(&heartbeat.group),
-        Command::Leave(leave) => has_name(&leave.group),
+        Command::Join(join) if !is_session_timeout(ctx.config, join.session_timeout_ms) => {
+            Err(Refusal::InvalidSessionTimeout)
+        }
         _ => Ok(()),
     };
     result.map_err(|refusal| Box::new(refused(command, refusal)))
@@ -25,10 +32,6 @@ pub(super) fn check(ctx: &Context<'_>, command: &Command) -> Result<(), Box<Repl
 
 fn is_session_timeout(config: &GroupConfig, timeout_ms: i32) -> bool {
     (config.classic_min_session_timeout_ms..=config.classic_max_session_timeout_ms).contains(&timeout_ms)
-}
-
-fn has_name(group: &str) -> Result<(), Refusal> {
-    if group.is_empty() { Err(Refusal::InvalidGroupId) } else { Ok(()) }
 }
 
 /// A record has a 16-bit length for most names.
