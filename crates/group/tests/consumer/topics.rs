@@ -66,6 +66,38 @@ fn a_pattern_follows_the_topics_it_matches() {
 }
 
 #[test]
+fn patterns_are_read_as_re2_reads_them_and_match_whole_names() {
+    let mut world = World::new(&[("a-1", 1), ("B_22", 1), ("c.x", 1), ("cxx", 1)]);
+    let cases: [(&str, &[&str]); 11] = [
+        (r"\w-\d", &["a-1"]),
+        (r"\w+", &["B_22", "cxx"]),
+        (r"c\.x", &["c.x"]),
+        ("c.x", &["c.x", "cxx"]),
+        ("(?i)b_[0-9]{2}", &["B_22"]),
+        ("^a-1$", &["a-1"]),
+        ("a|a-1|B", &["a-1"]),
+        ("[^a-z].*", &["B_22"]),
+        ("[[:upper:]].*", &["B_22"]),
+        (r".*\D\.\S", &["c.x"]),
+        ("a.+?|.*x{2}", &["a-1", "cxx"]),
+    ];
+    for (number, (pattern, names)) in cases.into_iter().enumerate() {
+        let before = world.log.len();
+        let joined = world.heartbeat(matching(&format!("m{number}"), pattern));
+        let matched = world.log[before..].iter().find_map(|record| match record {
+            Record::ConsumerRegex(_, _, Some(value)) => Some(value.topics.clone()),
+            _ => None,
+        });
+        let matched: Option<Vec<&str>> = matched.as_ref().map(|topics| topics.iter().map(|topic| &**topic).collect());
+        assert!(joined.is_ok() && matched.as_deref() == Some(names), "{pattern}: {joined:?}, {matched:?}");
+    }
+    for pattern in ["(", r"\pL+", "é", r"\Qc.x\E", "a{1000}{1000}", "a)|(b"] {
+        let refused = world.heartbeat(matching("n", pattern));
+        assert!(matches!(refused, Err(Refusal::InvalidRegularExpression(_))), "{pattern}: {refused:?}");
+    }
+}
+
+#[test]
 fn names_and_a_pattern_add_up() {
     let mut world = World::new(&[("t", 1), ("u", 1), ("v", 1)]);
     let both = ConsumerHeartbeat { topics_regex: Some("u".into()), ..joining("a", &["t"]) };
