@@ -7,9 +7,9 @@ use bytes::Bytes;
 use ottla_group::{
     ClassicGroupValue, ClassicMemberMetadata, ClassicMemberValue, Command, CommitOffset, CommitOffsets, Committed,
     ConsumerCurrentValue, ConsumerDescription, ConsumerGroupValue, ConsumerHeartbeat, ConsumerMemberValue,
-    ConsumerRegexValue, ConsumerTargetValue, Context, Coordinator, DeleteOffsets, FetchOffsets, FetchedOffset,
-    GroupConfig, Heartbeat, HeldPartitions, Join, Leave, LeavingMember, MemberState, Record, Reply, Sync, Ticket,
-    TopicPartitions,
+    ConsumerRegexValue, ConsumerTargetValue, Context, Coordinator, Decision, DeleteOffsets, FetchOffsets,
+    FetchedOffset, GroupConfig, Heartbeat, HeldPartitions, Join, Leave, LeavingMember, MemberState, Record, Reply,
+    Sync, Ticket, TopicPartitions,
 };
 use ottla_metadata::{Image, Record as MetadataRecord};
 use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, Tick, Timestamp, TopicId};
@@ -347,29 +347,27 @@ impl World {
         self.log.push(record);
     }
 
-    /// What the driver does with a command.
+    /// What the driver does with a command; whether anything came of it.
     fn carry_out(&mut self, group: &Arc<str>, command: Command, log_is_full: bool) -> bool {
         self.tickets.push(Arc::clone(group));
-        let (ticket, is_from_time) = (Ticket(self.tickets.len() as u64), command == Command::TimePassed);
+        let ticket = Ticket(self.tickets.len() as u64);
         let ctx = Context {
             now: Tick(self.now),
             wall: Timestamp(1_700_000_000_000 + self.now as i64),
             image: &self.image,
             config: &self.config,
         };
-        let decision = self.coordinator.decide(&ctx, ticket, command);
-        if log_is_full && !decision.records.is_empty() {
-            if is_from_time {
+        let Decision { records, replies, changes_kind } = self.coordinator.decide(&ctx, ticket, command);
+        if log_is_full && !records.is_empty() {
+            if changes_kind {
                 self.load();
             }
             return false;
         }
-        let wrote = !decision.records.is_empty();
-        decision.records.into_iter().for_each(|record| self.store(record));
-        for (ticket, reply) in decision.replies {
-            self.hear(ticket, reply);
-        }
-        wrote
+        let has_consequences = !records.is_empty() || !replies.is_empty();
+        records.into_iter().for_each(|record| self.store(record));
+        replies.into_iter().for_each(|(ticket, reply)| self.hear(ticket, reply));
+        has_consequences
     }
 
     /// Remembers who is who, for what comes next.
@@ -469,7 +467,7 @@ impl World {
         let next = self.coordinator.next_deadline().unwrap_or(Tick(0)).0;
         let far = [0, 1, 10_000, 700_000_000][input.below(4)];
         self.now = self.now.max(next.min(self.now + 1_000_000_000)) + far;
-        // It goes on until there is nothing to be written; something may be put off, but not without end.
+        // It goes on until nothing comes of it; something may be put off, but not without end.
         for round in 0.. {
             assert!(round < 1_000, "there is always something due");
             if !self.carry_out(&GROUPS[0].into(), Command::TimePassed, full && round == 0) {
