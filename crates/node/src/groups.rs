@@ -442,7 +442,8 @@ impl Groups {
         }
     }
 
-    /// Reads what a partition holds, up to the high watermark and over the holes that compaction left (rule G3).
+    /// Reads what a partition holds, over the holes that compaction left (rule G3), up to the end of the log: after a
+    /// failure that may be past the high watermark, with answers that wait for it.
     fn load(&self, shard: &Shard) {
         let mut coordinator = self.new_coordinator();
         let replayed = catch_unwind(AssertUnwindSafe(|| self.replay(shard, &mut coordinator)));

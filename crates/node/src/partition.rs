@@ -533,11 +533,12 @@ impl Partition {
         Ok(start)
     }
 
-    /// Everything that may be read now, from the log start on, and where it ends.
+    /// Everything there is now, from the log start on, and where it ends: for who leads here and waits until what it
+    /// has read is committed.
     pub(crate) fn batches(&self) -> Result<(ottla_log::Batches, Offset), Unavailable> {
         let reader = self.reader()?;
-        let visible = *self.visible.read();
-        Ok((reader.batches(reader.start_offset(), visible), visible.offset))
+        let end = self.with(|replica| replica.log().end())?;
+        Ok((reader.batches(reader.start_offset(), end), end.offset))
     }
 
     /// Whether nothing was ever written: there is no directory yet, and nothing is known of one.

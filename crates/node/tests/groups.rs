@@ -7,7 +7,9 @@ mod common;
 
 use std::{
     future::Future,
-    io,
+    io::{self, IoSlice},
+    ops::Range,
+    os::fd::BorrowedFd,
     path::Path,
     pin::pin,
     sync::{Arc, Condvar, Mutex},
@@ -364,30 +366,79 @@ fn offsets_of_a_deleted_topic_are_forgotten_for_good() {
     assert_eq!(committed_offset(&node, "g"), Ok(None));
 }
 
-/// A disk whose partition files can't be opened until the gate is.
+/// Open or not.
+#[derive(Clone, Debug, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn set(&self, open: bool) {
+        *self.0.0.lock().unwrap() = open;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let opened = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_timeout_while(opened, DEADLINE, |opened| !*opened).unwrap());
+    }
+}
+
+/// A disk whose partition files can't be opened nor synced until the gate is open.
 #[derive(Clone, Debug)]
 struct Gated {
     disk: SimDisk,
-    gate: Arc<(Mutex<bool>, Condvar)>,
+    gate: Gate,
 }
 
-impl Gated {
-    fn open_gate(&self) {
-        *self.gate.0.lock().unwrap() = true;
-        self.gate.1.notify_all();
+#[derive(Debug)]
+struct GatedFile {
+    file: Arc<dyn DiskFile>,
+    gate: Gate,
+}
+
+impl DiskFile for GatedFile {
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        self.file.read_at(buf, position)
+    }
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        self.file.write_vectored_at(bufs, position)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+    fn reserve(&self, position: u64, len: u64) -> io::Result<()> {
+        self.file.reserve(position, len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.gate.pass();
+        self.file.sync_data()
+    }
+    fn is_resident(&self, range: Range<u64>) -> bool {
+        self.file.is_resident(range)
+    }
+    fn prefetch(&self, range: Range<u64>) {
+        self.file.prefetch(range);
+    }
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_fd()
     }
 }
 
 impl Disk for Gated {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         if path.starts_with("/data/topics") {
-            let opened = self.gate.0.lock().unwrap();
-            drop(self.gate.1.wait_timeout_while(opened, DEADLINE, |opened| !*opened).unwrap());
+            self.gate.pass();
         }
         self.disk.open(path)
     }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.create(path)
+        let file = self.disk.create(path)?;
+        match path.starts_with("/data/topics") {
+            true => Ok(Arc::new(GatedFile { file, gate: self.gate.clone() })),
+            false => Ok(file),
+        }
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.disk.create_dir_all(path)
@@ -426,11 +477,11 @@ fn g2_b35_b36_while_a_coordinator_loads_everything_is_told_to_wait() {
     node.shut_down().unwrap();
     drop(node);
 
-    let gated = Gated { disk: disk.clone(), gate: Arc::default() };
+    let gated = Gated { disk: disk.clone(), gate: Gate::default() };
     let node = open_on(Arc::new(gated.clone()), 1000, &[]);
     assert_eq!(committed_offset(&node, "g"), Err(NoCoordinator::Loading));
     assert_eq!(commit(&node, "g", 42), Err(NoCoordinator::Loading));
-    gated.open_gate();
+    gated.gate.set(true);
     // Never an offset that is missing: a consumer would start over (B35).
     let mut seen = Err(NoCoordinator::Loading);
     eventually("loaded", || {
@@ -440,4 +491,28 @@ fn g2_b35_b36_while_a_coordinator_loads_everything_is_told_to_wait() {
     });
     assert_eq!(seen, Ok(Some(41)));
     commit(&node, "g", 42).unwrap();
+}
+
+#[test]
+fn g1_a_coordinator_that_is_loaded_anew_knows_what_is_still_on_its_way_to_the_disk() {
+    let gated = Gated { disk: SimDisk::new(10), gate: Gate::default() };
+    gated.gate.set(true);
+    let node = open_on(Arc::new(gated.clone()), 1, &[]);
+    node.request_offsets_topic();
+    eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
+    commit(&node, "g", 41).unwrap();
+
+    gated.gate.set(false);
+    let on_its_way = submit(&node, "g", 42, "note");
+    let bug = wait(node.groups().query("g", |_, _| -> () { panic!("a bug in a coordinator, as the test wants it") }));
+    assert_eq!(bug, Err(NoCoordinator::NotHere));
+    eventually("loaded", || {
+        let pending = node.groups().query("g", |_, _| ());
+        let mut pending = pin!(pending);
+        let answer = pending.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        answer != Poll::Ready(Err(NoCoordinator::Loading))
+    });
+    gated.gate.set(true);
+    assert_eq!(wait(on_its_way), Ok(Ok(vec![Ok(())])));
+    assert_eq!(committed_offset(&node, "g"), Ok(Some(42)), "what was answered as done is known");
 }
