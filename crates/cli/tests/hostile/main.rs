@@ -2,7 +2,8 @@
 //! else is served meanwhile.
 //!
 //! What is sent by nobody here: anything after authentication, which does not exist yet. Each attack runs against a
-//! broker of its own (`victim.rs`); the attacks are in `frames.rs`, `bodies.rs`, `batches.rs` and `crowds.rs`.
+//! broker of its own (`victim.rs`); the attacks are in `frames.rs`, `bodies.rs`, `batches.rs`, `groups.rs` and
+//! `crowds.rs`.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails there")]
@@ -11,4 +12,5 @@ mod batches;
 mod bodies;
 mod crowds;
 mod frames;
+mod groups;
 mod victim;
