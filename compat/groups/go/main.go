@@ -36,16 +36,20 @@ func main() {
 		fail(err.Error())
 	}
 	stalls, closed := input()
-	for {
+	for wait := pace; ; wait = pace {
+		handle(client, pending)
 		select {
 		case <-closed:
+			// Leaving waits for the callbacks, and these for this.
+			client.AllowRebalance()
 			client.Close()
 			return
-		case stall := <-stalls:
-			time.Sleep(stall)
-		case <-time.After(pace):
+		case wait = <-stalls:
+		default:
 		}
-		handle(client, topic, pending)
+		time.Sleep(wait)
+		commit(client, topic, pending)
+		client.AllowRebalance()
 	}
 }
 
@@ -106,12 +110,11 @@ func options(topic string, pending *ends) []kgo.Opt {
 	return options
 }
 
-// Takes what there is, says so, and only then commits it.
-func handle(client *kgo.Client, topic string, pending *ends) {
+// Takes what there is, and says so.
+func handle(client *kgo.Client, pending *ends) {
 	ctx, cancel := context.WithTimeout(context.Background(), pollPatience)
 	fetches := client.PollRecords(ctx, 500)
 	cancel()
-	defer client.AllowRebalance()
 	pending.Lock()
 	defer pending.Unlock()
 	records := [][3]int64{}
@@ -126,13 +129,15 @@ func handle(client *kgo.Client, topic string, pending *ends) {
 	if len(records) > 0 {
 		say(event{"event": "handled", "records": records})
 	}
-	if len(pending.of) > 0 {
-		commit(client, topic, pending.of)
-	}
 }
 
 // Commits what is pending; what is not refused is no longer pending.
-func commit(client *kgo.Client, topic string, pending map[int32]kgo.EpochOffset) {
+func commit(client *kgo.Client, topic string, pending *ends) {
+	pending.Lock()
+	defer pending.Unlock()
+	if len(pending.of) == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), commitPatience)
 	defer cancel()
 	began := now()
@@ -147,15 +152,15 @@ func commit(client *kgo.Client, topic string, pending map[int32]kgo.EpochOffset)
 				if err := kerr.ErrorForCode(partition.ErrorCode); err != nil {
 					say(event{"event": "refused", "error": err.Error()})
 				} else {
-					offsets = append(offsets, [2]int64{int64(partition.Partition), pending[partition.Partition].Offset})
-					delete(pending, partition.Partition)
+					offsets = append(offsets, [2]int64{int64(partition.Partition), pending.of[partition.Partition].Offset})
+					delete(pending.of, partition.Partition)
 				}
 			}
 		}
 		_, generation := client.GroupMetadata()
 		say(event{"event": "committed", "began": began, "generation": generation, "offsets": offsets})
 	}
-	client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{topic: maps.Clone(pending)}, done)
+	client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{topic: maps.Clone(pending.of)}, done)
 }
 
 // Each line of the input asks for a stall of so many milliseconds; its end asks to leave.

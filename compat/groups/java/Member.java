@@ -100,6 +100,7 @@ public final class Member {
             }
         });
         while (true) {
+            handle();
             Long stall = asked.poll(PACE_MS, TimeUnit.MILLISECONDS);
             if (stall != null && stall == LEAVE) {
                 return;
@@ -107,11 +108,13 @@ public final class Member {
             if (stall != null) {
                 Thread.sleep(stall);
             }
-            handle();
+            if (!pending.isEmpty()) {
+                commit();
+            }
         }
     }
 
-    /** Takes what there is, says so, and only then commits it. */
+    /** Takes what there is, and says so. */
     private void handle() {
         ConsumerRecords<String, String> polled;
         try {
@@ -129,9 +132,6 @@ public final class Member {
         }
         if (!polled.isEmpty()) {
             say("handled", ",\"records\":[" + records + "]");
-        }
-        if (!pending.isEmpty()) {
-            commit();
         }
     }
 

@@ -125,9 +125,9 @@ class Member:
         while not self.closed.is_set():
             self.poll()
             self.tell_handled()
+            self.closed.wait(self.stalls.pop(0) if self.stalls else PACE_SECONDS)
             if self.pending:
                 self.commit()
-            self.closed.wait(self.stalls.pop(0) if self.stalls else PACE_SECONDS)
         self.consumer.close()
 
 
