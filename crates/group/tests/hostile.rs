@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use ottla_group::{
-    Command, ConsumerHeartbeat, Context, Coordinator, Decision, GroupConfig, Join, JoinRefusal, Leave, LeavingMember,
-    Record, Refusal, Reply, Ticket,
+    Command, ConsumerHeartbeat, Context, Coordinator, Decision, GroupConfig, GroupType, Join, JoinRefusal, Leave,
+    LeavingMember, Record, Refusal, Reply, Ticket,
 };
 use ottla_metadata::Image;
 use ottla_types::{Tick, Timestamp};
@@ -20,7 +20,11 @@ fn decide(coordinator: &mut Coordinator, command: Command) -> Decision {
 }
 
 fn coordinator() -> Coordinator {
-    Coordinator::new(Box::new(|| [7; 16]))
+    let mut drawn = 0;
+    Coordinator::new(Box::new(move || {
+        drawn += 1;
+        [drawn; 16]
+    }))
 }
 
 fn join(protocols: Vec<(String, usize)>) -> Command {
@@ -40,6 +44,24 @@ fn join(protocols: Vec<(String, usize)>) -> Command {
     })
 }
 
+fn entering(member: &str) -> ConsumerHeartbeat {
+    ConsumerHeartbeat {
+        group: "g".into(),
+        member: member.into(),
+        member_epoch: 0,
+        instance: None,
+        rack: None,
+        client_id: "c".into(),
+        client_host: "/h".into(),
+        rebalance_timeout_ms: Some(10_000),
+        topics: Some(Vec::new()),
+        topics_regex: None,
+        server_assignor: None,
+        owned: Some(Vec::new()),
+        client_makes_ids: true,
+    }
+}
+
 #[test]
 fn protocols_without_end_are_refused_before_they_are_compared_or_kept() {
     let is_refused = |command| {
@@ -56,27 +78,33 @@ fn protocols_without_end_are_refused_before_they_are_compared_or_kept() {
 #[test]
 fn a_member_that_leaves_a_thousand_times_is_written_down_once() {
     let mut coordinator = coordinator();
-    let heartbeat = ConsumerHeartbeat {
-        group: "g".into(),
-        member: "m".into(),
-        member_epoch: 0,
-        instance: None,
-        rack: None,
-        client_id: "c".into(),
-        client_host: "/h".into(),
-        rebalance_timeout_ms: Some(10_000),
-        topics: Some(Vec::new()),
-        topics_regex: None,
-        server_assignor: None,
-        owned: Some(Vec::new()),
-        client_makes_ids: true,
-    };
-    decide(&mut coordinator, Command::ConsumerHeartbeat(heartbeat));
+    decide(&mut coordinator, Command::ConsumerHeartbeat(entering("m")));
     let leaving = LeavingMember { member: "m".into(), instance: None, reason: None };
     let left = decide(&mut coordinator, Command::Leave(Leave { group: "g".into(), members: vec![leaving; 1_000] }));
     assert!(left.records.len() < 10, "{} records", left.records.len());
     let [(_, Reply::Leave(Ok(rows)))] = &left.replies[..] else { panic!("{:?}", left.replies) };
     assert!(rows.len() == 1_000 && rows.iter().all(|row| row.result == Ok(())));
+}
+
+/// As one record, with everybody's metadata, it could not be written down: nobody could ever leave.
+#[test]
+fn a_group_too_large_for_one_record_stays_a_consumer_group() {
+    for (size, kind) in [(400 << 10, GroupType::Classic), (600 << 10, GroupType::Consumer)] {
+        let mut coordinator = coordinator();
+        decide(&mut coordinator, Command::ConsumerHeartbeat(entering("m")));
+        for instance in ["i", "j"] {
+            // A subscription to nothing, with user data.
+            let metadata = [&[0, 0, 0, 0, 0, 0][..], &(size as u32).to_be_bytes(), &vec![7; size]].concat();
+            let Command::Join(mut join) = join(vec![("range".into(), 0)]) else { panic!("another command") };
+            (join.instance, join.protocols[0].1) = (Some(instance.into()), metadata.into());
+            let joined = decide(&mut coordinator, Command::Join(join)).replies;
+            assert!(matches!(joined[..], [(_, Reply::Join(Ok(_)))]), "{joined:?}");
+        }
+        let leaving = LeavingMember { member: "m".into(), instance: None, reason: None };
+        let left = decide(&mut coordinator, Command::Leave(Leave { group: "g".into(), members: vec![leaving] }));
+        assert!(left.records.iter().all(|record| record.encode().1.is_none_or(|value| value.len() < 1 << 20)));
+        assert_eq!(coordinator.list()[0].kind, kind);
+    }
 }
 
 /// The newest version of the value has room for more than the one that is written, here and by Kafka 4.3.

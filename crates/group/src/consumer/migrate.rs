@@ -25,6 +25,10 @@ use crate::{
     timers::{Timer, Timers},
 };
 
+/// The most bytes of a classic group that a consumer group becomes. As one record it has to fit into a batch, or the
+/// member whose end brings it about could never go.
+const CLASSIC_BYTES_MAX: usize = 900 << 10;
+
 /// A member of a classic group: what is written down of it, and the protocols it joined with last.
 pub(crate) struct ClassicMember {
     pub(crate) value: ClassicMemberValue,
@@ -162,8 +166,12 @@ pub(super) fn downgrade(
         state_since: ctx.wall,
         members: members?,
     };
+    let classic = Record::ClassicGroup(Arc::clone(&group.id), Some(value));
+    if classic.encode().1.is_some_and(|value| value.len() > CLASSIC_BYTES_MAX) {
+        return None;
+    }
     let mut records = group.tombstones();
-    records.push(Record::ClassicGroup(Arc::clone(&group.id), Some(value)));
+    records.push(classic);
     for member in remaining.members.keys() {
         let session_timeout_ms =
             remaining.said(member).classic.as_ref().map_or(0, |classic| classic.session_timeout_ms);
