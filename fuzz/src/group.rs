@@ -14,7 +14,7 @@ use ottla_group::{
 use ottla_metadata::{Image, Record as MetadataRecord};
 use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, Tick, Timestamp, TopicId};
 
-use crate::mutate::Random;
+use crate::mutate::{Choices, Random};
 
 /// What decoding may take for each byte: members of a few bytes are large in memory.
 const MEMORY_PER_BYTE: u64 = 64;
@@ -192,38 +192,9 @@ const NAMES: [&str; 4] = ["range", "roundrobin", "uniform", ""];
 const PATTERNS: [&str; 6] = ["t.*", "t[01]", "", "(", "(?i)T0|x", "a{1000}{1000}"];
 const NUMBERS: [i32; 8] = [0, -1, -2, 1, 2, i32::MAX, i32::MIN, 6_000];
 
-/// Bytes, read as choices; zeros once they are used up.
-struct Choices<'a>(&'a [u8]);
-
-impl<'a> Choices<'a> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::from(self.byte()) % limit
-    }
-
-    /// True once in so many times.
-    fn rarely(&mut self, one_in: usize) -> bool {
-        self.below(one_in) == 1
-    }
-
-    fn of<T: Copy>(&mut self, choice: &[T]) -> T {
-        choice[self.below(choice.len())]
-    }
-
+impl Choices<'_> {
     fn text(&mut self, choice: &[&str]) -> Arc<str> {
         self.of(choice).into()
-    }
-
-    fn bytes(&mut self) -> &'a [u8] {
-        let len = self.below(24).min(self.0.len());
-        let (bytes, rest) = self.0.split_at(len);
-        self.0 = rest;
-        bytes
     }
 
     /// Mostly what it should be.

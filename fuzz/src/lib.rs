@@ -5,12 +5,13 @@
 //! (`tests/short.rs`), for as long as wanted on a stable toolchain (`main.rs`), and led by coverage under libFuzzer
 //! (`engine/`, which is outside the workspace because it needs a nightly toolchain). `cargo xtask fuzz` picks.
 //!
-//! In reading order: `wire.rs`, `batch.rs`, `log.rs`, `group.rs`, `node.rs`; `mutate.rs` makes inputs.
+//! In reading order: `wire.rs`, `batch.rs`, `log.rs`, `compaction.rs`, `group.rs`, `node.rs`; `mutate.rs` makes inputs.
 
 // This crate is a test; a panic is how it reports.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod batch;
+mod compaction;
 mod edit;
 mod group;
 mod log;
@@ -43,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "log_clean", run: log::clean, corpus: edit::none, short: 400 },
     Target { name: "producer_snapshot", run: log::producer_snapshot, corpus: log::producer_snapshots, short: 800 },
     Target { name: "epochs", run: log::epochs, corpus: log::epoch_files, short: 800 },
+    Target { name: "compaction", run: compaction::compaction, corpus: compaction::choices, short: 100 },
     Target { name: "group_record", run: group::record, corpus: group::records, short: 20_000 },
     Target { name: "group", run: group::coordinator, corpus: group::choices, short: 2_000 },
     Target { name: "node", run: node::node, corpus: edit::none, short: 100 },

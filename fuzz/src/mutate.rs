@@ -1,4 +1,5 @@
-//! Inputs without an engine: valid ones spoilt in the ways that break decoders, from a seed.
+//! Inputs without an engine: valid ones spoilt in the ways that break decoders, from a seed. And inputs that are always
+//! valid, because each byte is a choice.
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
@@ -85,5 +86,37 @@ fn spoil(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
             input.truncate(at);
             input.extend_from_slice(&other[from..]);
         }
+    }
+}
+
+/// Bytes, read as choices; zeros once they are used up.
+#[derive(Debug)]
+pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Choices<'a> {
+    pub(crate) fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        usize::from(self.byte()) % limit
+    }
+
+    /// True once in so many times.
+    pub(crate) fn rarely(&mut self, one_in: usize) -> bool {
+        self.below(one_in) == 1
+    }
+
+    pub(crate) fn of<T: Copy>(&mut self, choice: &[T]) -> T {
+        choice[self.below(choice.len())]
+    }
+
+    pub(crate) fn bytes(&mut self) -> &'a [u8] {
+        let len = self.below(24).min(self.0.len());
+        let (bytes, rest) = self.0.split_at(len);
+        self.0 = rest;
+        bytes
     }
 }

@@ -62,6 +62,11 @@ fn e1_epochs() {
 }
 
 #[test]
+fn l9_compaction() {
+    check("compaction");
+}
+
+#[test]
 fn group_records() {
     check("group_record");
 }
