@@ -233,7 +233,8 @@ impl Torture<'_> {
 
     /// A burst of faults. Half of the time the group is given a moment to begin to rebalance.
     fn disturb(&self, members: &mut Members<'_>, random: &mut fastrand::Rng) -> Result<()> {
-        for _ in 0..random.usize(1..=self.size.consumers.div_ceil(6)) {
+        let most = self.size.consumers.div_ceil(4);
+        for _ in 0..random.usize(most.div_ceil(2)..=most) {
             members.disturb(random)?;
             wait(members, Duration::from_millis(random.u64(0..400)))?;
         }

@@ -180,21 +180,21 @@ impl<'a> Members<'a> {
         let later = |most: u64, random: &mut fastrand::Rng| now + Duration::from_millis(random.u64(0..most));
         let State::Running(mut member) = std::mem::replace(&mut slot.state, State::Gone(now)) else { return Ok(()) };
         slot.state = match random.u8(0..10) {
-            0..3 => {
+            0..2 => {
                 self.faults.killed += 1;
                 member.kill()?;
                 let held = slot.instance.is_some() && self.group.kind == Kind::Consumer;
                 State::Gone(later(4_000, random) + if held { SESSION } else { Duration::ZERO })
             }
-            3..6 => {
+            2..4 => {
                 self.faults.left += 1;
                 member.input = None;
                 State::Leaving(member, now)
             }
-            6..8 => {
+            4..7 => {
                 self.faults.stopped += 1;
                 member.signal(Signal::STOP)?;
-                State::Stopped(member, later(10_000, random))
+                State::Stopped(member, later(16_000, random))
             }
             _ => {
                 self.faults.stalled += 1;
