@@ -8,10 +8,13 @@ mod limits;
 mod members;
 mod offsets;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use ottla_metadata::Image;
-use ottla_types::{Tick, Timestamp};
+use ottla_types::{Tick, Timestamp, TopicId};
 
 use crate::{
     ClassicDescription, Command, ConsumerDescription, FetchOffsets, FetchedOffset, GroupConfig, GroupId, GroupListing,
@@ -189,6 +192,11 @@ impl Coordinator {
             group.validate_fetch(fetch.member.as_ref(), fetch.member_epoch)?;
         }
         Ok(self.offsets.fetch(&fetch.group, fetch.partitions.as_deref()))
+    }
+
+    /// The topics that somebody has committed offsets of, for [`Command::TopicsDeleted`] after a load.
+    pub fn topics(&self) -> BTreeSet<(TopicId, Arc<str>)> {
+        self.offsets.topics()
     }
 
     /// Every group, in no order.

@@ -4,7 +4,7 @@
 //! G4). What is not here: who may do that (the groups say), and transactions.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -80,6 +80,14 @@ impl Offsets {
             Ok(())
         });
         rows.collect()
+    }
+
+    /// The topics that there are offsets of, where it is known which topic it was.
+    pub(crate) fn topics(&self) -> BTreeSet<(TopicId, Arc<str>)> {
+        let topics = self.groups.values().flatten();
+        let ids =
+            topics.flat_map(|(name, partitions)| partitions.values().map(|each| (each.topic_id, Arc::clone(name))));
+        ids.filter(|(id, _)| !id.is_zero()).collect()
     }
 
     pub(crate) fn delete_all(&self, group: &GroupId, records: &mut Vec<Record>) {

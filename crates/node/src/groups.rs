@@ -489,11 +489,28 @@ impl Groups {
     fn activate(&self, shard: &Shard, mut coordinator: Coordinator, end: Offset) {
         let config = self.config();
         coordinator.loaded(&self.context(&config));
+        let mut wakes = Wakes::default();
         let mut state = shard.state.lock();
         if matches!(*state, State::Unloaded | State::Loading) {
-            let active = Active { coordinator, waiting: HashMap::new(), last_ticket: 0, end, doubtful: false };
+            let mut active = Active { coordinator, waiting: HashMap::new(), last_ticket: 0, end, doubtful: false };
+            self.forget_deleted_topics(shard, &mut active, &mut wakes);
             self.schedule(shard, &active);
             *state = State::Active(Box::new(active));
+        }
+        drop(state);
+        wakes.wake();
+    }
+
+    /// Topics may have been deleted while nobody listened: a later one of the same name must not begin where these
+    /// were.
+    fn forget_deleted_topics(&self, shard: &Shard, active: &mut Active, wakes: &mut Wakes) {
+        let topics = self.controller.topics();
+        let gone: Vec<_> =
+            active.coordinator.topics().into_iter().filter(|(id, _)| topics.with_id(*id).is_none()).collect();
+        if !gone.is_empty() {
+            active.last_ticket += 1;
+            // What can't be written now is tried again with the next load.
+            self.carry_out(shard, active, Ticket(active.last_ticket), Command::TopicsDeleted(gone), wakes);
         }
     }
 

@@ -516,3 +516,32 @@ fn g1_a_coordinator_that_is_loaded_anew_knows_what_is_still_on_its_way_to_the_di
     assert_eq!(wait(on_its_way), Ok(Ok(vec![Ok(())])));
     assert_eq!(committed_offset(&node, "g"), Ok(Some(42)), "what was answered as done is known");
 }
+
+#[test]
+fn offsets_of_a_topic_that_is_deleted_while_a_coordinator_loads_are_forgotten() {
+    let disk = SimDisk::new(11);
+    let node = open_with_topic(&disk);
+    common::create(&node, "t", 1, &[]);
+    let topic_id = node.image().topic_named("t").unwrap().id;
+    let Command::CommitOffsets(mut known) = committing("g", 41, "note") else { panic!("another command") };
+    known.offsets[0].topic_id = topic_id;
+    let pending = node.groups().submit("g", Command::CommitOffsets(known), |reply| match reply {
+        Reply::CommitOffsets(rows) => Some(rows),
+        _ => None,
+    });
+    assert_eq!(wait(pending), Ok(Ok(vec![Ok(())])));
+    node.shut_down().unwrap();
+    drop(node);
+
+    let gated = Gated { disk: disk.clone(), gate: Gate::default() };
+    let loading = open_on(Arc::new(gated.clone()), 1000, &[]);
+    loading.submit(MetadataCommand::DeleteTopics { topics: vec![TopicRef::Name("t".into())] }).unwrap();
+    assert_eq!(committed_offset(&loading, "g"), Err(NoCoordinator::Loading));
+    let disk = disk.crash();
+    gated.gate.set(true);
+
+    let node = open(&disk);
+    common::create(&node, "t", 1, &[]);
+    eventually("loaded", || committed_offset(&node, "g") != Err(NoCoordinator::Loading));
+    assert_eq!(committed_offset(&node, "g"), Ok(None), "a new topic of the same name is read from its start");
+}
