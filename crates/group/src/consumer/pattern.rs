@@ -2,7 +2,7 @@
 //!
 //! Members write RE2 syntax (Kafka reads it with RE2/J); the `regex` crate reads the same but for rarities, and like
 //! RE2 takes time linear in the name, whatever the pattern. A pattern has to match a whole name. Names of topics are
-//! ASCII, and so are patterns: what asks for other letters (`é`, `\pL`) is refused, which saves half a megabyte of
+//! ASCII, and so are patterns: classes of other letters (`[é]`, `\pL`) are refused, which saves half a megabyte of
 //! tables. So is `\Q`, a rarity. What is not here: when patterns are matched (`draft.rs`).
 
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::Refusal;
 
-/// Room for a compiled pattern; what needs more is refused like one that can't be read. It holds two hundred names of
-/// thirty letters. Each name of a topic may cost time for all of it, and the groups of the partition wait meanwhile.
-const MAX_COMPILED: usize = 256 << 10;
+/// Room for a compiled pattern; what needs more is refused like one that can't be read. It holds sixty names of thirty
+/// letters. Each name of a topic may cost time for all of it, while a thread and the groups of a partition wait: four
+/// times as much would be half a minute for ten thousand topics.
+const MAX_COMPILED: usize = 64 << 10;
 
 /// Whether the pattern can be read.
 ///

@@ -91,7 +91,7 @@ fn patterns_are_read_as_re2_reads_them_and_match_whole_names() {
         let matched: Option<Vec<&str>> = matched.as_ref().map(|topics| topics.iter().map(|topic| &**topic).collect());
         assert!(joined.is_ok() && matched.as_deref() == Some(names), "{pattern}: {joined:?}, {matched:?}");
     }
-    for pattern in ["(", r"\pL+", "é", r"\Qc.x\E", "a{1000}{1000}", "a)|(b"] {
+    for pattern in ["(", r"\pL+", "[é]", r"\Qc.x\E", "a{1000}{1000}", "a)|(b"] {
         let refused = world.heartbeat(matching("n", pattern));
         assert!(matches!(refused, Err(Refusal::InvalidRegularExpression(_))), "{pattern}: {refused:?}");
     }
