@@ -247,6 +247,12 @@ pub(super) fn grow(
     let mut budget = MAX_PARTITIONS_PER_REQUEST;
     let mut one = |wanted: NewPartitions| {
         let topic = image.topic_named(&wanted.name).ok_or_else(|| Refusal::UnknownTopic(wanted.name.clone()))?;
+        if wanted.name == OFFSETS_TOPIC {
+            // A group is at home in the partition that its name and their number say, and its offsets stay behind.
+            return Err(Refusal::InvalidPartitions(format!(
+                "The number of partitions of {OFFSETS_TOPIC} can't change: groups would lose what they have committed."
+            )));
+        }
         let current = topic.partitions.len();
         let more = usize::try_from(wanted.count).unwrap_or(0).checked_sub(current).filter(|&more| more > 0);
         let more = more.ok_or_else(|| {

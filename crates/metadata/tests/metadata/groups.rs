@@ -1,7 +1,7 @@
 //! The configs of groups: the broker's, what must hold between them, and those of one group on top.
 
 use ottla_metadata::{
-    AlteredConfigs, Command, CreatedTopic, OFFSETS_TOPIC, Refusal, Reply,
+    AlteredConfigs, Command, CreatedTopic, NewPartitions, OFFSETS_TOPIC, Refusal, Reply,
     config::{
         Assignor, CompressionType, ConfigError, Entry, GroupConfig, Kind, MigrationPolicy, Need, Operation, Overrides,
         Scope, Settings, Source,
@@ -331,6 +331,10 @@ fn the_offsets_topic_is_made_once_as_the_configs_say() {
 
     let before = cluster.image.clone();
     assert_eq!(create_offsets_topic(&mut cluster), Err(Refusal::TopicExists(OFFSETS_TOPIC.to_owned())));
+    let more = NewPartitions { name: OFFSETS_TOPIC.to_owned(), count: 51, assignments: None };
+    let more = cluster.run(Command::CreatePartitions { topics: vec![more], validate_only: false });
+    let Ok(Reply::PartitionsCreated(rows)) = more else { panic!("{more:?}") };
+    assert!(matches!(rows[..], [(_, Err(Refusal::InvalidPartitions(_)))]), "groups would not be found any more");
     assert_eq!(cluster.image, before);
     let mut empty = Cluster::of(0);
     assert!(matches!(create_offsets_topic(&mut empty), Err(Refusal::InvalidReplicationFactor(_))));
