@@ -445,14 +445,15 @@ impl Groups {
     /// Reads what a partition holds, over the holes that compaction left (rule G3), up to the end of the log: after a
     /// failure that may be past the high watermark, with answers that wait for it.
     fn load(&self, shard: &Shard) {
-        let mut coordinator = self.new_coordinator();
-        let replayed = catch_unwind(AssertUnwindSafe(|| self.replay(shard, &mut coordinator)));
-        match replayed.unwrap_or_else(|_| Err("a bug stopped it".to_owned())) {
-            Ok(end) => self.activate(shard, coordinator, end),
-            Err(why) => {
-                tracing::error!(partition = %shard.partition.index(), %why, "groups can't be loaded");
-                shard.change(State::Loading, State::Unloaded);
-            }
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let mut coordinator = self.new_coordinator();
+            let end = self.replay(shard, &mut coordinator)?;
+            self.activate(shard, coordinator, end);
+            Ok(())
+        }));
+        if let Err(why) = loaded.unwrap_or_else(|_| Err("a bug stopped it".to_owned())) {
+            tracing::error!(partition = %shard.partition.index(), %why, "groups can't be loaded");
+            shard.change(State::Loading, State::Unloaded);
         }
     }
 
