@@ -3,7 +3,7 @@
 //! Members write RE2 syntax (Kafka reads it with RE2/J); the `regex` crate reads the same but for rarities, and like
 //! RE2 takes time linear in the name, whatever the pattern. A pattern has to match a whole name. Names of topics are
 //! ASCII, and so are patterns: classes of other letters (`[é]`, `\pL`) are refused, which saves half a megabyte of
-//! tables. So is `\Q`, a rarity. What is not here: when patterns are matched (`draft.rs`).
+//! tables. What is not here: when patterns are matched (`draft.rs`).
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::Refusal;
 
-/// Room for a compiled pattern; what needs more is refused like one that can't be read. It holds sixty names of thirty
-/// letters. Each name of a topic may cost time for all of it, while a thread and the groups of a partition wait: four
-/// times as much would be half a minute for ten thousand topics.
-const MAX_COMPILED: usize = 64 << 10;
+/// Room for a compiled pattern; what needs more is refused like one that can't be read. It holds hundreds of names of
+/// thirty letters. Names and a pattern that are made for it take milliseconds for each name, any other microseconds:
+/// a thread and the groups of a partition wait meanwhile.
+const MAX_COMPILED: usize = 1 << 20;
 
 /// Whether the pattern can be read.
 ///
@@ -39,8 +39,34 @@ pub(super) fn matching(pattern: &str, image: &Image) -> Vec<Arc<str>> {
 }
 
 fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+    let pattern = unquoted(pattern);
     let compile = |pattern: &str| RegexBuilder::new(pattern).unicode(false).size_limit(MAX_COMPILED).build();
     // First alone: `a)|(b` must not become valid between the parentheses added below.
-    compile(pattern)?;
+    compile(&pattern)?;
     compile(&format!("^(?:{pattern})$"))
+}
+
+/// The pattern with what stands between `\Q` and `\E` taken letter by letter, as Java's `Pattern.quote` writes it.
+fn unquoted(pattern: &str) -> String {
+    let mut plain = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        plain.push_str(before);
+        rest = match escape.strip_prefix('Q') {
+            Some(quoted) => {
+                let (literal, after) = quoted.split_once("\\E").unwrap_or((quoted, ""));
+                plain.push_str(&regex::escape(literal));
+                after
+            }
+            None => {
+                // A backslash that is escaped itself begins nothing.
+                let letter = escape.chars().next();
+                plain.push('\\');
+                plain.extend(letter);
+                &escape[letter.map_or(0, char::len_utf8)..]
+            }
+        };
+    }
+    plain.push_str(rest);
+    plain
 }
