@@ -157,6 +157,7 @@ class PythonMember(groups.Member, ConsumerRebalanceListener):
 
 
 class KafkaPython(groups.Client):
+    unreliable = {"group.rebalance": "forgets an assignment that arrives between two polls"}
     no_consumer_protocol = "kafka-python speaks only the classic group protocol"
     null_header_values = False
     impossible = ((None, None),)
