@@ -287,9 +287,9 @@ impl Groups {
     /// Takes the topic as it is now for the one to coordinate by; partitions that it had before keep their coordinator.
     fn replace_shards(self: &Arc<Self>, topic: Option<Arc<Topic>>) -> Arc<Shards> {
         let mut replaced = Vec::new();
-        let mut fresh = Vec::new();
+        let mut written = Vec::new();
         self.shards.rcu(|old| {
-            (replaced, fresh) = (Vec::new(), Vec::new());
+            (replaced, written) = (Vec::new(), Vec::new());
             let kept = |partition: &Arc<Partition>| {
                 old.list.iter().find(|shard| Arc::ptr_eq(&shard.partition, partition)).cloned()
             };
@@ -298,7 +298,12 @@ impl Groups {
                 .map(|partition| {
                     kept(partition).unwrap_or_else(|| {
                         let shard = Arc::new(Shard::new(Arc::clone(partition)));
-                        fresh.push(Arc::clone(&shard));
+                        if partition.is_untouched() {
+                            // Nothing to read, so nobody is told to wait.
+                            self.activate(&shard, self.new_coordinator(), Offset::ZERO);
+                        } else {
+                            written.push(Arc::clone(&shard));
+                        }
                         shard
                     })
                 })
@@ -309,9 +314,6 @@ impl Groups {
         let mut wakes = Wakes::default();
         replaced.iter().for_each(|shard: &Arc<Shard>| shard.state.lock().replace(State::Gone, &mut wakes));
         wakes.wake();
-        // What was never written to has nothing to read.
-        let (empty, written): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|shard| shard.partition.is_untouched());
-        empty.iter().for_each(|shard| self.activate(shard, self.new_coordinator(), Offset::ZERO));
         self.load_soon(written);
         self.shards.load_full()
     }
