@@ -16,21 +16,31 @@ use common::{TestBroker, batch, fetch_request, produce_request, raw_header};
 use ottla_protocol::{
     ApiKey, Chunk, GatherOut, Request, RequestHeader,
     messages::{
-        AlterConfigsRequest, ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteAclsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClusterRequest,
-        DescribeConfigsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest,
-        IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-        MetadataRequest, OffsetForLeaderEpochRequest, alter_configs_request, create_partitions_request,
+        AlterConfigsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
+        CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest,
+        DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest,
+        FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+        JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+        ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+        OffsetFetchRequest, OffsetForLeaderEpochRequest, SyncGroupRequest, alter_configs_request,
+        create_partitions_request,
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
         delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         delete_topics_request::DeleteTopicState,
         describe_configs_request::DescribeConfigsResource,
         describe_log_dirs_request::DescribableLogDirTopic,
         describe_producers_request, describe_topic_partitions_request, incremental_alter_configs_request,
+        join_group_request::JoinGroupRequestProtocol,
+        leave_group_request::MemberIdentity,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         list_partition_reassignments_request::ListPartitionReassignmentsTopics,
         metadata_request::MetadataRequestTopic,
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
         offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+        sync_group_request::SyncGroupRequestAssignment,
     },
 };
 
@@ -182,6 +192,55 @@ fn samples() -> Vec<(i16, Vec<u8>)> {
         cursor: Some(describe_topic_partitions_request::Cursor { topic_name: "t".into(), partition_index: 0 }),
         ..Default::default()
     }));
+    all.extend(frames(&ListConfigResourcesRequest::default()));
+    all.extend(group_samples());
+    all
+}
+
+/// The requests of groups, each as somebody unknown to the group would ask: all are answered at once.
+fn group_samples() -> Vec<(i16, Vec<u8>)> {
+    let mut all = frames(&FindCoordinatorRequest { key: "g".into(), ..Default::default() });
+    all.extend(frames(&FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() }));
+    let partitions = vec![OffsetCommitRequestPartition { committed_metadata: Some("m".into()), ..Default::default() }];
+    let topics = vec![OffsetCommitRequestTopic { name: "nowhere".into(), partitions, ..Default::default() }];
+    all.extend(frames(&OffsetCommitRequest { group_id: "g".into(), topics, ..Default::default() }));
+    let topics = vec![OffsetFetchRequestTopic { name: "t".into(), partition_indexes: vec![0] }];
+    all.extend(frames(&OffsetFetchRequest { group_id: "g".into(), topics: Some(topics), ..Default::default() }));
+    let topics = vec![OffsetFetchRequestTopics { name: "t".into(), partition_indexes: vec![0], ..Default::default() }];
+    let group = OffsetFetchRequestGroup { group_id: "g".into(), topics: Some(topics), ..Default::default() };
+    all.extend(frames(&OffsetFetchRequest { groups: vec![group], ..Default::default() }));
+    all.extend(frames(&JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        member_id: "m".into(),
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), metadata: vec![0; 8].into() }],
+        ..Default::default()
+    }));
+    all.extend(frames(&SyncGroupRequest {
+        group_id: "g".into(),
+        member_id: "m".into(),
+        assignments: vec![SyncGroupRequestAssignment { member_id: "m".into(), assignment: vec![0; 8].into() }],
+        ..Default::default()
+    }));
+    all.extend(frames(&HeartbeatRequest { group_id: "g".into(), member_id: "m".into(), ..Default::default() }));
+    all.extend(frames(&LeaveGroupRequest { group_id: "g".into(), member_id: "m".into(), ..Default::default() }));
+    let members = vec![MemberIdentity { member_id: "m".into(), ..Default::default() }];
+    all.extend(frames(&LeaveGroupRequest { group_id: "g".into(), members, ..Default::default() }));
+    all.extend(frames(&DescribeGroupsRequest { groups: vec!["g".into()], ..Default::default() }));
+    all.extend(frames(&ListGroupsRequest::default()));
+    all.extend(frames(&DeleteGroupsRequest { groups_names: vec!["g".into()] }));
+    let partitions = vec![OffsetDeleteRequestPartition { partition_index: 0 }];
+    let topics = vec![OffsetDeleteRequestTopic { name: "t".into(), partitions }];
+    all.extend(frames(&OffsetDeleteRequest { group_id: "g".into(), topics }));
+    all.extend(frames(&ConsumerGroupHeartbeatRequest {
+        group_id: "g".into(),
+        member_id: "m".into(),
+        member_epoch: 5,
+        subscribed_topic_names: Some(vec!["t".into()]),
+        ..Default::default()
+    }));
+    all.extend(frames(&ConsumerGroupDescribeRequest { group_ids: vec!["g".into()], ..Default::default() }));
     all
 }
 
