@@ -254,7 +254,8 @@ impl Groups {
         Tick(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn config(&self) -> Arc<(Arc<Image>, GroupConfig)> {
+    /// The configs, resolved once for each image: every heartbeat looks at them.
+    pub(crate) fn config(&self) -> Arc<(Arc<Image>, GroupConfig)> {
         let image = self.controller.image();
         let known = self.config.load_full();
         if Arc::ptr_eq(&known.0, &image) {

@@ -302,7 +302,7 @@ impl Node {
 
     /// The configs of group coordination, as of now.
     pub fn group_config(&self) -> GroupConfig {
-        self.controller.group_config()
+        self.groups.config().1
     }
 
     /// The groups that this broker coordinates.
