@@ -12,7 +12,7 @@ use std::{
     os::fd::BorrowedFd,
     path::Path,
     pin::pin,
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Barrier, Condvar, Mutex},
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
     time::Instant,
@@ -142,6 +142,27 @@ fn g1_a_commit_that_can_not_be_synced_is_not_answered_as_done() {
     commit(&node, "g", 1).unwrap();
     disk.fail_syncs(true);
     assert_eq!(commit(&node, "g", 2), Err(NoCoordinator::NotHere));
+}
+
+#[test]
+fn who_comes_first_to_a_new_coordinator_is_served_however_many_come_at_once() {
+    for seed in 0..30 {
+        let disk = SimDisk::new(seed);
+        let node = open_with_topic(&disk);
+        let start = Barrier::new(4);
+        let all = thread::scope(|scope| {
+            let one = |number: i64| {
+                let (node, start) = (&node, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    commit(node, "g", number)
+                })
+            };
+            let threads: Vec<_> = (0..4).map(one).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(all, vec![Ok(()); 4], "seed {seed}");
+    }
 }
 
 #[test]
