@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("node", &["types", "records", "log", "replica", "metadata", "group"]),
     ("broker", &["types", "records", "protocol", "log", "replica", "metadata", "group", "node"]),
     ("cli", &["types", "records", "protocol", "log", "metadata", "node", "broker", "client"]),
+    ("bench", &["types", "records", "protocol"]),
     ("fuzz", &["types", "records", "protocol", "log", "metadata", "group", "node"]),
     ("xtask", &["client", "fuzz", "records", "types"]),
 ];
