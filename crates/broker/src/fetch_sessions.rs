@@ -1,10 +1,13 @@
 //! Fetch sessions (KIP-227): what a consumer asked for once, so that it need only say what changed.
 //!
 //! A session remembers its partitions in the order they are to be served and what was last told of each, so that an
-//! answer holds only partitions with news. The cache is bounded (`max.incremental.fetch.session.cache.slots`): when it
-//! is full, an opening request takes the slot of the session unused for longest, if that was idle for two minutes, and
-//! is answered without a session otherwise, which is legal; the same where all sessions together would hold too much.
-//! Rules F1 to F3. Next: `api/fetch.rs`, the only user.
+//! answer holds only partitions with news. Those of which there is nothing to tell are left alone until their [`Bell`]
+//! rings: a request costs what has changed, however many partitions the session has.
+//!
+//! The cache is bounded (`max.incremental.fetch.session.cache.slots`): when it is full, an opening request takes the
+//! slot of the session unused for longest, if that was idle for two minutes, and is answered without a session
+//! otherwise, which is legal; the same where all sessions together would hold too much. Rules F1 to F3. Next:
+//! `api/fetch.rs`, the only user.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,6 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicI32, AtomicUsize, Ordering},
     },
+    task::{Wake, Waker},
     time::Duration,
 };
 
@@ -47,10 +51,33 @@ pub(crate) struct Wanted {
     /// Looked up once; `None` while the topic or partition is not there.
     pub(crate) partition: Option<Arc<Partition>>,
     pub(crate) told: Told,
-    /// The high watermark at the last look, which a waiting fetch wants to see passed.
-    pub(crate) seen: Offset,
-    /// Whether the answer at hand mentions the partition.
+    /// What the last look found. A waiting fetch wants to see the high watermark passed.
+    pub(crate) found: Told,
+    /// Whether the answer at hand mentions the partition, and with records.
     pub(crate) answered: bool,
+    pub(crate) served: bool,
+}
+
+impl Wanted {
+    /// Whether a look found nothing to tell, now or once there is room in an answer.
+    fn is_quiet(&self) -> bool {
+        !self.answered && self.from >= self.found.high_watermark
+    }
+
+    /// Wakes `waker` when the partition is past what the last look found; `false` if it is already.
+    pub(crate) fn wait(&self, waker: &Waker) -> bool {
+        let next = Offset(self.found.high_watermark.0.saturating_add(1));
+        self.partition
+            .as_ref()
+            .is_none_or(|partition| partition.wait_for(next, waker) && partition.log_start() == self.found.log_start)
+    }
+
+    /// Takes back a [`Wanted::wait`].
+    pub(crate) fn forget(&self, waker: &Waker) {
+        if let Some(partition) = &self.partition {
+            partition.forget(waker);
+        }
+    }
 }
 
 /// What a session's client knows of a partition.
@@ -73,9 +100,53 @@ pub(crate) struct Session {
     /// The epoch that the next request must carry.
     next_epoch: i32,
     by_id: bool,
-    /// In the order of service: what was just served goes to the back, so that nobody starves (client rule 43).
-    pub(crate) wanted: Vec<Wanted>,
+    places: Vec<Place>,
+    numbers: HashMap<(TopicKey, PartitionIndex), usize>,
+    /// Numbers of the places to look at: all but those that wait for their bell.
+    due: Vec<usize>,
+    /// The turn of who is served next: behind everybody, so that nobody starves (client rule 43).
+    next_turn: u64,
+    rung: Arc<Mutex<Rung>>,
     held: Held,
+}
+
+/// A partition's place in its session.
+struct Place {
+    wanted: Wanted,
+    /// Places are served in the order of their turns.
+    turn: u64,
+    due: bool,
+    bell: Waker,
+    /// Whether the partition has the bell.
+    hung: bool,
+}
+
+/// What a session leaves with a partition, to hear when it moves. Between requests too: it rings once and is gone.
+struct Bell {
+    number: usize,
+    rung: Arc<Mutex<Rung>>,
+}
+
+/// The bells that rang since the session was last looked at, and whom to wake for the next, if a request waits.
+#[derive(Default)]
+struct Rung {
+    numbers: Vec<usize>,
+    waker: Option<Waker>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut rung = self.rung.lock();
+        rung.numbers.push(self.number);
+        // Taken: however many bells ring before the request looks, it is woken once.
+        let waker = rung.waker.take();
+        drop(rung);
+        waker.into_iter().for_each(Waker::wake);
+    }
 }
 
 /// What one session holds of the memory for all of them; given back when dropped.
@@ -111,17 +182,19 @@ impl FetchSessions {
         if wanted.is_empty() {
             return None;
         }
-        let mut held = Held { total: Arc::clone(&self.held), max: self.bytes_max, bytes: 0 };
-        if !held.set(bytes_of(&wanted)) {
+        let mut session = Session::new(by_id, Held { total: Arc::clone(&self.held), max: self.bytes_max, bytes: 0 });
+        if !session.update(wanted) {
             return None;
         }
+        // Outlives the lock: it takes its bells back.
+        let _evicted;
         let mut slots = self.slots.lock();
         if slots.len() >= self.slots_max {
             let (&oldest, slot) = slots.iter().min_by_key(|(_, slot)| slot.used)?;
             if now.duration_since(slot.used) < IDLE_BEFORE_EVICTION {
                 return None;
             }
-            slots.remove(&oldest);
+            _evicted = slots.remove(&oldest);
         }
         let id = loop {
             let id = self.next_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
@@ -129,7 +202,8 @@ impl FetchSessions {
                 break id;
             }
         };
-        let session = Arc::new(Mutex::new(Session { id, next_epoch: 1, by_id, wanted, held }));
+        session.id = id;
+        let session = Arc::new(Mutex::new(session));
         slots.insert(id, Slot { session: Arc::clone(&session), used: now });
         Some(session)
     }
@@ -161,17 +235,20 @@ impl FetchSessions {
 
     /// Ends a session, if it is there.
     pub(crate) fn close(&self, id: i32) {
-        self.slots.lock().remove(&id);
+        let closed = self.slots.lock().remove(&id);
+        // Takes its bells back, without the lock.
+        drop(closed);
     }
 }
 
-/// About what partitions take in memory, the name of the topic counted with each.
-fn bytes_of(wanted: &[Wanted]) -> usize {
-    let name = |wanted: &Wanted| match &wanted.topic {
+/// About what a partition takes in memory, the name of its topic counted with each.
+fn bytes_of(wanted: &Wanted) -> usize {
+    let name = match &wanted.topic {
         TopicKey::Id(_) => 0,
         TopicKey::Name(name) => name.len(),
     };
-    wanted.iter().map(|wanted| size_of::<Wanted>() + name(wanted)).sum()
+    let number = size_of::<(TopicKey, PartitionIndex, usize)>() + size_of::<usize>();
+    size_of::<Place>() + size_of::<Bell>() + size_of::<Waker>() + number + name
 }
 
 impl Held {
@@ -198,24 +275,54 @@ impl Drop for Held {
 }
 
 impl Session {
+    fn new(by_id: bool, held: Held) -> Session {
+        let (places, numbers, due, rung) = Default::default();
+        Session { id: 0, next_epoch: 1, by_id, places, numbers, due, next_turn: 0, rung, held }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
     /// Adds partitions or takes their new positions; keeps the order of service. False if there is no memory for them:
     /// then the session is of no use any more.
     pub(crate) fn update(&mut self, wanted: Vec<Wanted>) -> bool {
-        if wanted.is_empty() {
-            return true;
-        }
-        let places: HashMap<(TopicKey, PartitionIndex), usize> =
-            self.wanted.iter().enumerate().map(|(place, w)| ((w.topic.clone(), w.index), place)).collect();
+        let mut bytes = self.held.bytes;
         for new in wanted {
-            match places.get(&(new.topic.clone(), new.index)) {
-                Some(&place) => {
-                    let told = self.wanted[place].told;
-                    self.wanted[place] = Wanted { told, ..new };
+            match self.numbers.get(&(new.topic.clone(), new.index)) {
+                Some(&number) => self.replace(number, new),
+                None => {
+                    bytes += bytes_of(&new);
+                    self.add(new);
                 }
-                None => self.wanted.push(new),
             }
         }
-        self.held.set(bytes_of(&self.wanted))
+        self.held.set(bytes)
+    }
+
+    fn add(&mut self, wanted: Wanted) {
+        let number = self.places.len();
+        self.numbers.insert((wanted.topic.clone(), wanted.index), number);
+        self.due.push(number);
+        let bell = Waker::from(Arc::new(Bell { number, rung: Arc::clone(&self.rung) }));
+        self.places.push(Place { wanted, turn: self.next_turn, due: true, bell, hung: false });
+        self.next_turn += 1;
+    }
+
+    fn replace(&mut self, number: usize, new: Wanted) {
+        let place = &mut self.places[number];
+        let same = match (&place.wanted.partition, &new.partition) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !same {
+            place.take_bell();
+        }
+        place.wanted = Wanted { told: place.wanted.told, ..new };
+        if !place.due {
+            place.due = true;
+            self.due.push(number);
+        }
     }
 
     /// Drops partitions the client no longer wants.
@@ -223,17 +330,102 @@ impl Session {
         if unwanted.is_empty() {
             return;
         }
-        self.wanted.retain(|w| !unwanted.contains(&(w.topic.clone(), w.index)));
-        self.held.set(bytes_of(&self.wanted));
+        // Rare: those that stay are numbered anew.
+        let mut places = std::mem::take(&mut self.places);
+        places.sort_unstable_by_key(|place| place.turn);
+        self.numbers.clear();
+        self.due.clear();
+        for mut place in places {
+            place.take_bell();
+            if !unwanted.contains(&(place.wanted.topic.clone(), place.wanted.index)) {
+                self.add(place.wanted);
+            }
+        }
+        self.held.set(self.places.iter().map(|place| bytes_of(&place.wanted)).sum());
     }
 
-    /// Puts the partitions that were just served behind those that were not.
-    pub(crate) fn rotate(&mut self, served: &[bool]) {
-        let mut flags = served.iter().copied();
-        let (back, front): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.wanted).into_iter().partition(|_| flags.next().unwrap_or(false));
-        self.wanted = front;
-        self.wanted.extend(back);
+    /// Shows the partitions of which there may be something to tell, in the order of service.
+    pub(crate) fn look(&mut self, mut look: impl FnMut(&mut Wanted)) {
+        for number in self.rung.lock().numbers.drain(..) {
+            // One that was forgotten may have rung too late.
+            let Some(place) = self.places.get_mut(number) else { continue };
+            place.hung = false;
+            if !place.due {
+                place.due = true;
+                self.due.push(number);
+            }
+        }
+        self.due.sort_unstable_by_key(|&number| self.places[number].turn);
+        for &number in &self.due {
+            look(&mut self.places[number].wanted);
+        }
+    }
+
+    /// Has `waker` woken when a partition is past what the last look found; `false` if one is already.
+    pub(crate) fn wait(&mut self, waker: &Waker) -> bool {
+        let mut unmoved = true;
+        for &number in &self.due {
+            unmoved &= self.places[number].hang_bell();
+        }
+        self.rest();
+        let mut rung = self.rung.lock();
+        rung.waker = Some(waker.clone());
+        unmoved && rung.numbers.is_empty()
+    }
+
+    /// Takes back a [`Session::wait`].
+    pub(crate) fn stop_waiting(&self, waker: &Waker) {
+        let mut rung = self.rung.lock();
+        rung.waker.take_if(|waiting| waiting.will_wake(waker));
+    }
+
+    /// Remembers what the client is told by the answer at hand, and whose turn is next.
+    pub(crate) fn settle(&mut self) {
+        for &number in &self.due {
+            let place = &mut self.places[number];
+            if place.wanted.answered {
+                place.wanted.told = place.wanted.found;
+            } else if place.wanted.is_quiet() {
+                place.hang_bell();
+            }
+            if place.wanted.served {
+                place.turn = self.next_turn;
+                self.next_turn += 1;
+            }
+        }
+        self.rest();
+    }
+
+    /// Leaves those alone of which there is nothing to tell until they ring.
+    fn rest(&mut self) {
+        let places = &mut self.places;
+        self.due.retain(|&number| {
+            let place = &mut places[number];
+            place.due = !(place.hung && place.wanted.is_quiet());
+            place.due
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.places.iter_mut().for_each(Place::take_bell);
+    }
+}
+
+impl Place {
+    /// Whether the partition has the bell and has not moved since the last look.
+    fn hang_bell(&mut self) -> bool {
+        if !self.hung {
+            self.hung = self.wanted.wait(&self.bell);
+        }
+        self.hung
+    }
+
+    fn take_bell(&mut self) {
+        if std::mem::take(&mut self.hung) {
+            self.wanted.forget(&self.bell);
+        }
     }
 }
 
@@ -251,8 +443,9 @@ mod tests {
             max_bytes: 0,
             partition: None,
             told: Told::NOTHING,
-            seen: Offset::ZERO,
+            found: Told::NOTHING,
             answered: false,
+            served: false,
         };
         (from..from + count).map(one).collect()
     }
@@ -260,7 +453,7 @@ mod tests {
     #[tokio::test]
     async fn sessions_hold_no_more_than_they_may_together() {
         let now = Instant::now();
-        let sessions = FetchSessions::new(100, bytes_of(&wanted(0, 10)));
+        let sessions = FetchSessions::new(100, wanted(0, 10).iter().map(bytes_of).sum());
         let first = sessions.open(wanted(0, 6), false, now).expect("room for ten");
         assert!(sessions.open(wanted(0, 5), false, now).is_none());
         assert!(first.lock().update(wanted(0, 10)), "six of them are there already");

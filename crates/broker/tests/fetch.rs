@@ -372,6 +372,120 @@ fn client_rule_47_news_ends_the_waiting_of_an_incremental_fetch() {
 }
 
 #[test]
+fn f2_what_moves_between_two_requests_is_told_by_the_next_in_the_order_of_service() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    let mut writer = broker.connect();
+    client.create_topic("between", 6, &[]);
+    let all = (0..6).map(|index| fetch_partition(index, 0)).collect();
+    let session = client.call(12, &in_session(0, 0, "between", all)).session_id;
+    let mut epoch = 0;
+    let mut next = |moved: Vec<FetchPartition>| {
+        epoch += 1;
+        let response = client.call(12, &in_session(session, epoch, "between", moved));
+        rows(&response).into_iter().map(|(_, index, _)| index).collect::<Vec<_>>()
+    };
+    assert!(next(Vec::new()).is_empty());
+    for partition in [4, 1, 4] {
+        writer.write("between", partition, &["a"]);
+    }
+    assert_eq!(next(Vec::new()), [1, 4]);
+    writer.write("between", 2, &["a"]);
+    assert_eq!(next(vec![fetch_partition(1, 1), fetch_partition(4, 2)]), [2], "it has told of the others");
+    writer.write("between", 1, &["b"]);
+    writer.write("between", 5, &["a"]);
+    assert_eq!(next(vec![fetch_partition(2, 1)]), [5, 1], "what was served lately comes behind");
+    assert_eq!(next(Vec::new()), [5, 1], "a client that does not move on is served again");
+    assert!(next(vec![fetch_partition(1, 2), fetch_partition(5, 1)]).is_empty());
+}
+
+#[test]
+fn f2_a_full_answer_leaves_the_rest_for_the_next() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    client.create_topic("room", 3, &[]);
+    let all = (0..3).map(|index| fetch_partition(index, 0)).collect();
+    let session = client.call(12, &in_session(0, 0, "room", all)).session_id;
+    (0..3).for_each(|partition| assert_eq!(client.write("room", partition, &["a"]), 0));
+    let mut served = Vec::new();
+    let mut moved = Vec::new();
+    for epoch in 1..=3 {
+        let request = FetchRequest { max_bytes: 1, ..patient(in_session(session, epoch, "room", moved)) };
+        let response = client.call(12, &request);
+        let answers = response.responses.iter().flat_map(|topic| &topic.partitions);
+        let full: Vec<i32> =
+            answers.filter(|answer| !fetched_bytes(answer).is_empty()).map(|answer| answer.partition_index).collect();
+        moved = full.iter().map(|&index| fetch_partition(index, 1)).collect();
+        served.extend(full);
+    }
+    assert_eq!(served, [0, 1, 2], "those of which there was only a high watermark to tell still have records");
+}
+
+#[test]
+fn client_rule_44_a_session_waits_for_min_bytes_over_all_its_partitions() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    let mut writer = broker.connect();
+    client.create_topic("sum", 3, &[]);
+    let all = (0..3).map(|index| fetch_partition(index, 0)).collect();
+    let session = client.call(12, &in_session(0, 0, "sum", all)).session_id;
+    let one = batch_at(Compression::None, &[(0, "a")]).len();
+    let min_bytes = i32::try_from(3 * one).unwrap();
+    let request = FetchRequest { min_bytes, ..patient(in_session(session, 1, "sum", Vec::new())) };
+    let correlation = client.send(12, &request);
+    for partition in [2, 0, 2] {
+        writer.write("sum", partition, &["a"]);
+    }
+    let response = client.receive::<FetchRequest>(12, correlation);
+    let found: Vec<_> = response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partitions)
+        .map(|answer| (answer.partition_index, fetched_records(answer).len()))
+        .collect();
+    assert_eq!(found, [(0, 1), (2, 2)]);
+}
+
+#[test]
+fn f2_partitions_that_stay_after_others_are_forgotten_still_wake_the_session() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    let mut writer = broker.connect();
+    client.create_topic("stay", 3, &[]);
+    let all = (0..3).map(|index| fetch_partition(index, 0)).collect();
+    let session = client.call(12, &in_session(0, 0, "stay", all)).session_id;
+    assert!(rows(&client.call(12, &in_session(session, 1, "stay", Vec::new()))).is_empty());
+    let forgotten = vec![ForgottenTopic { topic: "stay".into(), partitions: vec![0], ..Default::default() }];
+    let request =
+        FetchRequest { forgotten_topics_data: forgotten, ..patient(in_session(session, 2, "stay", Vec::new())) };
+    let correlation = client.send(12, &request);
+    writer.write("stay", 0, &["a"]);
+    writer.write("stay", 2, &["a"]);
+    let response = client.receive::<FetchRequest>(12, correlation);
+    assert_eq!(rows(&response), [("stay".to_owned(), 2, ErrorCode::None)]);
+}
+
+#[test]
+fn f2_a_topic_made_again_under_its_name_wakes_the_session() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    let mut writer = broker.connect();
+    client.create_topic("again", 1, &[]);
+    let session = client.call(12, &in_session(0, 0, "again", vec![fetch_partition(0, 0)])).session_id;
+    assert!(rows(&client.call(12, &in_session(session, 1, "again", Vec::new()))).is_empty());
+    writer.call(5, &DeleteTopicsRequest { topic_names: vec!["again".into()], timeout_ms: LONG, ..Default::default() });
+    let response = client.call(12, &patient(in_session(session, 2, "again", Vec::new())));
+    assert_eq!(rows(&response), [("again".to_owned(), 0, ErrorCode::UnknownTopicOrPartition)]);
+    writer.create_topic("again", 1, &[]);
+    let response = client.call(12, &in_session(session, 3, "again", Vec::new()));
+    assert_eq!(rows(&response), [("again".to_owned(), 0, ErrorCode::None)]);
+    let correlation = client.send(12, &patient(in_session(session, 4, "again", Vec::new())));
+    writer.write("again", 0, &["a"]);
+    let response = client.receive::<FetchRequest>(12, correlation);
+    assert_eq!(fetched_records(&only_fetched(response)).len(), 1);
+}
+
+#[test]
 fn client_rule_49_the_end_waits_and_beyond_it_is_out_of_range() {
     let broker = TestBroker::start();
     let mut client = broker.connect();

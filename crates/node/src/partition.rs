@@ -235,7 +235,7 @@ impl Partition {
 
     /// The end of what is acknowledged and may be read.
     pub fn high_watermark(&self) -> Offset {
-        Offset(self.visible_offset.load(Ordering::Acquire))
+        Offset(self.visible_offset.load(Ordering::SeqCst))
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -326,7 +326,8 @@ impl Partition {
 
     fn publish(&self, high_watermark: LogPosition) {
         *self.visible.write() = high_watermark;
-        self.visible_offset.store(high_watermark.offset.0, Ordering::Release);
+        // Before anyone looks for waiters: see `Waiters::earliest`.
+        self.visible_offset.store(high_watermark.offset.0, Ordering::SeqCst);
     }
 
     /// Appends validated batches, in order, under one lock and with as few writes as possible. `outcomes` gains one
@@ -416,7 +417,8 @@ impl Partition {
             return Err(ReadRefusal::OutOfRange);
         }
         let mut records = None;
-        if request.from < visible.offset {
+        let room = request.max_bytes > 0 || request.at_least_one;
+        if room && request.from < visible.offset {
             let plan = reader.read(request.from, visible, request.max_bytes, request.at_least_one);
             let plan = plan.map_err(|error| match error {
                 // Retention moved the start while we looked.
@@ -440,8 +442,8 @@ impl Partition {
         }
     }
 
-    /// Wakes `waker` when the high watermark reaches `target`, or the partition goes away. `false` if it is there
-    /// already: then nothing was registered.
+    /// Wakes `waker` when the high watermark reaches `target`, the log start moves or the partition goes away. `false`
+    /// if it is there already: then nothing was registered.
     pub fn wait_for(&self, target: Offset, waker: &Waker) -> bool {
         if self.high_watermark() >= target || self.unavailable().is_some() {
             return false;
@@ -527,9 +529,7 @@ impl Partition {
             replica.log_mut().advance_start(before).map_err(|error| Unavailable::Offline(error.to_string().into()))?;
             Ok(replica.log().start())
         })??;
-        // Files go once the new start is durable.
-        self.request_sync(false);
-        self.storage.checkpoint_wanted();
+        self.started_anew();
         Ok(start)
     }
 
@@ -627,9 +627,17 @@ impl Partition {
             let before = before.min(replica.high_watermark().offset);
             replica.log_mut().advance_start(before).map_err(|error| Unavailable::Offline(error.to_string().into()))
         })??;
+        self.started_anew();
+        Ok(())
+    }
+
+    /// After the log start has moved.
+    fn started_anew(self: &Arc<Self>) {
+        // Files go once the new start is durable.
         self.request_sync(false);
         self.storage.checkpoint_wanted();
-        Ok(())
+        // It is news to sessions.
+        self.wake_all();
     }
 
     /// Closes the active segment, so that retention may take it.
@@ -715,7 +723,7 @@ impl Partition {
         self.wake_all();
     }
 
-    /// Has everyone who waits for the partition look again: it or its directory is gone.
+    /// Has everyone who waits for the partition look again: its start moved, or it or its directory is gone.
     pub(crate) fn wake_all(&self) {
         let mut wakes = Wakes::default();
         self.waiters.take_all(&mut wakes);

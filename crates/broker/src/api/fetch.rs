@@ -7,7 +7,7 @@
 //!
 //! Next: `fetch_sessions.rs`, `ottla_node::Partition::read`.
 
-use std::{collections::HashSet, sync::Arc, task::Waker, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, task::Waker, time::Duration};
 
 use ottla_log::FileRegion;
 use ottla_node::{ReadRefusal, ReadRequest, Topics, Unavailable};
@@ -20,7 +20,7 @@ use ottla_protocol::{
     },
 };
 use ottla_replica::EpochRefusal;
-use ottla_types::{LeaderEpoch, Offset, PartitionIndex};
+use ottla_types::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ use crate::{
     connection::Close,
     fetch_sessions::{FINAL_EPOCH, INITIAL_EPOCH, Session, Told, TopicKey, Wanted},
     outbox::Outbox,
-    server::Broker,
+    server::{Broker, Listener},
 };
 
 /// First version that names topics by id.
@@ -43,8 +43,9 @@ const DUPLICATES_SOUGHT_FROM: usize = 1000;
 /// A fetch that is answered by its first or a later [`ParkedFetch::poll`].
 pub(crate) struct ParkedFetch {
     header: RequestHeader,
-    /// This broker as the client knows it, for hints to the leader (KIP-951).
-    endpoint: (String, u16),
+    /// Where the client reached this broker, for hints to the leader (KIP-951).
+    listener: Arc<Listener>,
+    local: SocketAddr,
     deadline: Instant,
     min_bytes: u64,
     max_bytes: u64,
@@ -65,7 +66,17 @@ enum Source {
     Refused(ErrorCode),
 }
 
-/// What one look at the partitions found.
+/// One look at the partitions.
+struct Look<'a> {
+    news_only: bool,
+    max_bytes: u64,
+    read_committed: bool,
+    hints: bool,
+    broker: &'a Broker,
+    collected: Collected,
+}
+
+/// What a look found.
 #[derive(Default)]
 struct Collected {
     topics: Vec<FetchableTopicResponse>,
@@ -119,7 +130,8 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Park
     Ok(ParkedFetch {
         // Not the client id, a slice of the frame, which would be held for as long as the answer is owed.
         header: RequestHeader { client_id: None, ..context.header.clone() },
-        endpoint: context.endpoint(),
+        listener: Arc::clone(context.listener),
+        local: context.local,
         deadline: now + Duration::from_millis(bytes(request.max_wait_ms)),
         min_bytes: bytes(request.min_bytes),
         max_bytes: bytes(request.max_bytes).min(context.broker.options.fetch_bytes_max),
@@ -129,17 +141,17 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Park
     })
 }
 
-fn topic_key(by_id: bool, id: ottla_types::TopicId, name: &str) -> TopicKey {
+fn topic_key(by_id: bool, id: TopicId, name: &str) -> TopicKey {
     if by_id { TopicKey::Id(id) } else { TopicKey::Name(name.into()) }
 }
 
 fn wanted(topics: Vec<FetchTopic>, by_id: bool, known: &Topics) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for topic in topics {
-        let key = topic_key(by_id, topic.topic_id, &topic.topic);
-        let held = match &key {
-            TopicKey::Id(id) => known.with_id(*id),
-            TopicKey::Name(name) => known.named(name),
+        let held = if by_id { known.with_id(topic.topic_id) } else { known.named(&topic.topic) };
+        let key = match held {
+            Some(held) if !by_id => TopicKey::Name(Arc::clone(&held.name)),
+            _ => topic_key(by_id, topic.topic_id, &topic.topic),
         };
         wanted.extend(topic.partitions.into_iter().map(|partition| Wanted {
             topic: key.clone(),
@@ -150,8 +162,9 @@ fn wanted(topics: Vec<FetchTopic>, by_id: bool, known: &Topics) -> Vec<Wanted> {
             max_bytes: u64::try_from(partition.partition_max_bytes).unwrap_or(0),
             partition: held.and_then(|topic| topic.partition(PartitionIndex(partition.partition))).cloned(),
             told: Told::NOTHING,
-            seen: Offset(-1),
+            found: Told::NOTHING,
             answered: false,
+            served: false,
         }));
     }
     if wanted.len() >= DUPLICATES_SOUGHT_FROM {
@@ -173,92 +186,78 @@ impl ParkedFetch {
         waker: &Waker,
         outbox: &mut Outbox,
     ) -> Result<bool, Close> {
-        let hints = self.header.api_version >= LEADER_HINT_VERSION;
         loop {
-            let mut response = FetchResponse::default();
-            let collected = match &mut self.source {
-                Source::Refused(code) => {
-                    response.error_code = code.code();
-                    Collected { urgent: true, ..Collected::default() }
-                }
-                Source::Request(wanted) => collect(wanted, false, self.max_bytes, self.read_committed, hints, broker),
-                Source::Opened(session) => {
-                    let mut session = session.lock();
-                    response.session_id = session.id;
-                    collect(&mut session.wanted, false, self.max_bytes, self.read_committed, hints, broker)
-                }
-                Source::Resumed(session) => {
-                    let mut session = session.lock();
-                    response.session_id = session.id;
-                    collect(&mut session.wanted, true, self.max_bytes, self.read_committed, hints, broker)
-                }
-            };
-            if !collected.urgent && collected.bytes < self.min_bytes && now < self.deadline && self.wait(waker) {
-                return Ok(false);
-            }
-            if collected.urgent || collected.bytes >= self.min_bytes || now >= self.deadline {
+            let collected = self.collect(broker);
+            let enough = collected.urgent || collected.bytes >= self.min_bytes || now >= self.deadline;
+            if enough {
                 self.forget(waker);
-                response.responses = collected.topics;
-                if collected.endpoint_needed {
-                    response.node_endpoints.push(self.node_endpoint(broker));
-                }
-                self.settle(&response);
-                outbox.push_response(super::encode(&self.header, &response)?, collected.regions);
+                self.answer(collected, broker, outbox)?;
                 return Ok(true);
             }
+            if self.wait(waker) {
+                return Ok(false);
+            }
         }
     }
 
-    /// Registers with every partition; `false` if one moved since it was looked at.
+    /// Looks at each partition in turn while there is room in the answer. In a session that goes on, only those with
+    /// news are answered (rule F2).
+    fn collect(&mut self, broker: &Broker) -> Collected {
+        let mut look = Look {
+            news_only: matches!(self.source, Source::Resumed(_)),
+            max_bytes: self.max_bytes,
+            read_committed: self.read_committed,
+            hints: self.header.api_version >= LEADER_HINT_VERSION,
+            broker,
+            collected: Collected::default(),
+        };
+        match &mut self.source {
+            Source::Refused(_) => look.collected.urgent = true,
+            Source::Request(wanted) => {
+                look.collected.urgent = wanted.is_empty();
+                wanted.iter_mut().for_each(|wanted| look.at(wanted));
+            }
+            Source::Opened(session) | Source::Resumed(session) => {
+                let mut session = session.lock();
+                look.collected.urgent = session.is_empty();
+                session.look(|wanted| look.at(wanted));
+            }
+        }
+        look.collected
+    }
+
+    fn answer(&self, collected: Collected, broker: &Broker, outbox: &mut Outbox) -> Result<(), Close> {
+        let mut response = FetchResponse { responses: collected.topics, ..Default::default() };
+        match &self.source {
+            Source::Refused(code) => response.error_code = code.code(),
+            Source::Request(_) => {}
+            Source::Opened(session) | Source::Resumed(session) => {
+                let mut session = session.lock();
+                response.session_id = session.id;
+                session.settle();
+            }
+        }
+        if collected.endpoint_needed {
+            response.node_endpoints.push(self.node_endpoint(broker));
+        }
+        outbox.push_response(super::encode(&self.header, &response)?, collected.regions);
+        Ok(())
+    }
+
+    /// Has `waker` woken when a partition moves; `false` if one did since it was looked at.
     fn wait(&mut self, waker: &Waker) -> bool {
         self.waiting = true;
-        let mut unmoved = true;
-        self.each(|wanted| {
-            if let Some(partition) = &wanted.partition {
-                unmoved &= partition.wait_for(Offset(wanted.seen.0.saturating_add(1)), waker);
-            }
-        });
-        unmoved
-    }
-
-    /// Remembers what the client is about to be told, and whose turn is next.
-    fn settle(&self, response: &FetchResponse) {
-        let (Source::Opened(session) | Source::Resumed(session)) = &self.source else { return };
-        let mut session = session.lock();
-        let mut answers = response.responses.iter().flat_map(|topic| &topic.partitions).peekable();
-        let mut served = Vec::with_capacity(session.wanted.len());
-        for wanted in &mut session.wanted {
-            // Answers stand in the session's order, without those that had no news.
-            let Some(answer) = answers.next_if(|answer| wanted.answered && answer.partition_index == wanted.index.0)
-            else {
-                served.push(false);
-                continue;
-            };
-            wanted.told = Told {
-                high_watermark: Offset(answer.high_watermark),
-                log_start: Offset(answer.log_start_offset),
-                error: answer.error_code != 0,
-            };
-            served.push(answer.records.as_ref().is_some_and(|records| !records.is_empty()));
-        }
-        session.rotate(&served);
-    }
-
-    fn each(&self, mut visit: impl FnMut(&Wanted)) {
         match &self.source {
-            Source::Request(wanted) => wanted.iter().for_each(visit),
-            Source::Opened(session) | Source::Resumed(session) => session.lock().wanted.iter().for_each(&mut visit),
-            Source::Refused(_) => {}
+            // All of them: one that has moved must not keep the others from waking us.
+            Source::Request(wanted) => wanted.iter().fold(true, |unmoved, wanted| wanted.wait(waker) & unmoved),
+            Source::Opened(session) | Source::Resumed(session) => session.lock().wait(waker),
+            Source::Refused(_) => true,
         }
     }
 
     fn node_endpoint(&self, broker: &Broker) -> NodeEndpoint {
-        NodeEndpoint {
-            node_id: broker.node.id().0,
-            host: self.endpoint.0.clone().into(),
-            port: i32::from(self.endpoint.1),
-            rack: None,
-        }
+        let (host, port) = self.listener.endpoint(self.local);
+        NodeEndpoint { node_id: broker.node.id().0, host: host.into(), port: i32::from(port), rack: None }
     }
 
     /// When the client wants an answer whatever there is.
@@ -273,130 +272,121 @@ impl ParkedFetch {
 
     /// Takes the waker back.
     pub(crate) fn forget(&self, waker: &Waker) {
-        if self.waiting {
-            self.each(|wanted| {
-                if let Some(partition) = &wanted.partition {
-                    partition.forget(waker);
-                }
-            });
+        if !self.waiting {
+            return;
+        }
+        match &self.source {
+            Source::Request(wanted) => wanted.iter().for_each(|wanted| wanted.forget(waker)),
+            Source::Opened(session) | Source::Resumed(session) => session.lock().stop_waiting(waker),
+            Source::Refused(_) => {}
         }
     }
 }
 
-/// Looks at each partition in turn while there is room in the answer. With `news_only`, partitions about which the
-/// client knows everything are left out (rule F2).
-fn collect(
-    wanted: &mut [Wanted],
-    news_only: bool,
-    max_bytes: u64,
-    read_committed: bool,
-    hints: bool,
-    broker: &Broker,
-) -> Collected {
-    let mut collected = Collected { urgent: wanted.is_empty(), ..Collected::default() };
-    let mut last_topic: Option<TopicKey> = None;
-    for wanted in wanted {
-        let room = max_bytes.saturating_sub(collected.bytes);
-        let answer = look(wanted, room, collected.bytes == 0, read_committed, hints, &mut collected, broker);
-        let records = answer.records.as_ref().is_some_and(|records| !records.is_empty());
+impl Look<'_> {
+    /// Takes in what there is to tell of one partition.
+    fn at(&mut self, wanted: &mut Wanted) {
+        let answer = self.read(wanted);
         let diverging = answer.diverging_epoch != EpochEndOffset::default();
-        let told = Told {
+        wanted.found = Told {
             high_watermark: Offset(answer.high_watermark),
             log_start: Offset(answer.log_start_offset),
             error: answer.error_code != 0,
         };
-        wanted.seen = told.high_watermark;
-        collected.urgent |= told.error || diverging;
-        wanted.answered = !news_only || records || diverging || told.error || told != wanted.told;
-        if !wanted.answered {
-            continue;
-        }
-        if last_topic.as_ref() != Some(&wanted.topic) {
-            let mut topic = FetchableTopicResponse::default();
-            match &wanted.topic {
-                TopicKey::Id(id) => topic.topic_id = *id,
-                TopicKey::Name(name) => topic.topic = name.as_ref().into(),
-            }
-            collected.topics.push(topic);
-            last_topic = Some(wanted.topic.clone());
-        }
-        if let Some(topic) = collected.topics.last_mut() {
-            topic.partitions.push(answer);
+        wanted.served = answer.records.as_ref().is_some_and(|records| !records.is_empty());
+        self.collected.urgent |= wanted.found.error || diverging;
+        wanted.answered =
+            !self.news_only || wanted.served || diverging || wanted.found.error || wanted.found != wanted.told;
+        if wanted.answered {
+            self.collected.push(&wanted.topic, answer);
         }
     }
-    collected
+
+    /// The answer for one partition; its records' file range goes to the list.
+    fn read(&mut self, wanted: &mut Wanted) -> PartitionData {
+        let room = self.max_bytes.saturating_sub(self.collected.bytes);
+        let mut answer = PartitionData {
+            partition_index: wanted.index.0,
+            high_watermark: -1,
+            aborted_transactions: self.read_committed.then(Vec::new),
+            records: Some(Records::default()),
+            ..Default::default()
+        };
+        if wanted.partition.is_none() {
+            let topics = self.broker.node.topics();
+            let topic = match &wanted.topic {
+                TopicKey::Id(id) => topics.with_id(*id),
+                TopicKey::Name(name) => topics.named(name),
+            };
+            let by_id = matches!(wanted.topic, TopicKey::Id(_));
+            match topic.map(|topic| topic.partition(wanted.index)) {
+                Some(Some(partition)) => wanted.partition = Some(Arc::clone(partition)),
+                None if by_id => answer.error_code = ErrorCode::UnknownTopicId.code(),
+                _ => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+            }
+        }
+        let Some(partition) = &wanted.partition else { return answer };
+        let request = ReadRequest {
+            from: wanted.from,
+            current_epoch: wanted.current_epoch,
+            last_fetched_epoch: wanted.last_fetched_epoch,
+            max_bytes: wanted.max_bytes.min(room),
+            at_least_one: self.collected.bytes == 0,
+        };
+        match partition.read(&request) {
+            Ok(fetched) => {
+                answer.high_watermark = fetched.high_watermark.0;
+                // Without transactions nothing is ever undecided.
+                answer.last_stable_offset = fetched.high_watermark.0;
+                answer.log_start_offset = fetched.log_start.0;
+                if let Some(region) = fetched.records {
+                    // One partition's share of an answer never passes i32::MAX bytes: the limits come from the wire.
+                    let len = u32::try_from(region.len).unwrap_or(0);
+                    answer.records = Some(Records::Region(Region { token: self.collected.regions.len() as u64, len }));
+                    self.collected.bytes += region.len;
+                    self.collected.regions.push(region);
+                }
+            }
+            Err(ReadRefusal::Diverging { epoch, end }) => {
+                answer.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0 };
+            }
+            Err(refusal) => {
+                let code = read_error(&refusal);
+                answer.error_code = code.code();
+                if code == ErrorCode::FencedLeaderEpoch && self.hints {
+                    let leader_epoch = partition.leader_epoch().0;
+                    answer.current_leader = LeaderIdAndEpoch { leader_id: self.broker.node.id().0, leader_epoch };
+                    self.collected.endpoint_needed = true;
+                }
+                if matches!(refusal, ReadRefusal::Unavailable(Unavailable::Deleted)) {
+                    // Re-created under the same name it is another partition: look it up again next time.
+                    wanted.partition = None;
+                }
+            }
+        }
+        answer
+    }
 }
 
-/// The answer for one partition; its records' file range goes to `collected`.
-fn look(
-    wanted: &mut Wanted,
-    room: u64,
-    at_least_one: bool,
-    read_committed: bool,
-    hints: bool,
-    collected: &mut Collected,
-    broker: &Broker,
-) -> PartitionData {
-    let mut answer = PartitionData {
-        partition_index: wanted.index.0,
-        high_watermark: -1,
-        aborted_transactions: read_committed.then(Vec::new),
-        records: Some(Records::default()),
-        ..Default::default()
-    };
-    if wanted.partition.is_none() {
-        let topics = broker.node.topics();
-        let topic = match &wanted.topic {
-            TopicKey::Id(id) => topics.with_id(*id),
-            TopicKey::Name(name) => topics.named(name),
+impl Collected {
+    /// Adds an answer, to those of its topic if that was the last.
+    fn push(&mut self, topic: &TopicKey, answer: PartitionData) {
+        let is_last = |last: &FetchableTopicResponse| match topic {
+            TopicKey::Id(id) => last.topic_id == *id,
+            TopicKey::Name(name) => *last.topic == **name,
         };
-        let by_id = matches!(wanted.topic, TopicKey::Id(_));
-        match topic.map(|topic| topic.partition(wanted.index)) {
-            Some(Some(partition)) => wanted.partition = Some(Arc::clone(partition)),
-            None if by_id => answer.error_code = ErrorCode::UnknownTopicId.code(),
-            _ => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
-        }
-    }
-    let Some(partition) = &wanted.partition else { return answer };
-    let request = ReadRequest {
-        from: wanted.from,
-        current_epoch: wanted.current_epoch,
-        last_fetched_epoch: wanted.last_fetched_epoch,
-        max_bytes: wanted.max_bytes.min(room),
-        at_least_one,
-    };
-    match partition.read(&request) {
-        Ok(fetched) => {
-            answer.high_watermark = fetched.high_watermark.0;
-            // Without transactions nothing is ever undecided.
-            answer.last_stable_offset = fetched.high_watermark.0;
-            answer.log_start_offset = fetched.log_start.0;
-            if let Some(region) = fetched.records {
-                // One partition's share of an answer never passes i32::MAX bytes: the limits come from the wire.
-                let len = u32::try_from(region.len).unwrap_or(0);
-                answer.records = Some(Records::Region(Region { token: collected.regions.len() as u64, len }));
-                collected.bytes += region.len;
-                collected.regions.push(region);
-            }
-        }
-        Err(ReadRefusal::Diverging { epoch, end }) => {
-            answer.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0 };
-        }
-        Err(refusal) => {
-            let code = read_error(&refusal);
-            answer.error_code = code.code();
-            if code == ErrorCode::FencedLeaderEpoch && hints {
-                let leader_epoch = partition.leader_epoch().0;
-                answer.current_leader = LeaderIdAndEpoch { leader_id: broker.node.id().0, leader_epoch };
-                collected.endpoint_needed = true;
-            }
-            if matches!(refusal, ReadRefusal::Unavailable(Unavailable::Deleted)) {
-                // Re-created under the same name it is another partition: look it up again next time.
-                wanted.partition = None;
+        match self.topics.last_mut() {
+            Some(last) if is_last(last) => last.partitions.push(answer),
+            _ => {
+                let mut new = FetchableTopicResponse { partitions: vec![answer], ..Default::default() };
+                match topic {
+                    TopicKey::Id(id) => new.topic_id = *id,
+                    TopicKey::Name(name) => new.topic = name.as_ref().into(),
+                }
+                self.topics.push(new);
             }
         }
     }
-    answer
 }
 
 /// Kafka's code for a refused read.

@@ -6,7 +6,7 @@
 //!
 //! Next: `produce.rs` and `fetch.rs` for the hot path, the file of any other API by its name.
 
-use std::{fmt, net::SocketAddr, pin::Pin};
+use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use ottla_node::Unavailable;
@@ -85,7 +85,7 @@ impl fmt::Display for Client {
 /// What a handler knows of the request besides its body.
 pub(crate) struct Context<'a> {
     pub(crate) broker: &'a Broker,
-    pub(crate) listener: &'a Listener,
+    pub(crate) listener: &'a Arc<Listener>,
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) header: &'a RequestHeader,
