@@ -4,26 +4,18 @@
 //! publishes all the new high watermarks and wakes every waiting connection once; whatever was appended meanwhile is
 //! the next round. So the number of syncs follows the speed of the disk and not the number of requests.
 //!
-//! What is not here: what a sync covers (`ottla_log::SyncPlan`) and what its failure means (`partition.rs`).
+//! What is not here: the threads that sync side by side (`sync_pool.rs`), what a sync covers (`ottla_log::SyncPlan`)
+//! and what its failure means (`partition.rs`).
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use ottla_log::{SyncError, Synced};
 use parking_lot::{Condvar, Mutex};
 
-use crate::{partition::Partition, waiters::Wakes};
-
-/// Threads that sync the files of one round side by side. More do not help one disk, and one would serialise the
-/// latencies of many small files (`docs/decisions/group-commit.md`).
-const SYNC_THREADS_MAX: usize = 4;
+use crate::{partition::Partition, sync_pool::SyncPool, waiters::Wakes};
 
 /// How long written data that nobody waits for may gather before its sync: `acks=1` becomes visible this late at most.
 const LINGER: Duration = Duration::from_millis(5);
@@ -71,6 +63,7 @@ impl Flusher {
     }
 
     fn run(&self) {
+        let mut pool = SyncPool::default();
         loop {
             let round = {
                 let mut queue = self.queue.lock();
@@ -86,40 +79,17 @@ impl Flusher {
                 queue.urgent = false;
                 std::mem::take(&mut queue.partitions)
             };
-            sync_all(&round);
+            sync_all(round, &mut pool);
         }
     }
 }
 
 /// Syncs each partition and publishes the outcome of all at once.
-fn sync_all(round: &[Arc<Partition>]) {
-    let plans: Vec<_> = round.iter().map(|partition| partition.begin_sync()).collect();
-    let results: Vec<OnceLock<Result<Synced, SyncError>>> = plans.iter().map(|_| OnceLock::new()).collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some((plan, result)) = {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            plans.get(number).zip(results.get(number))
-        } {
-            let Some(plan) = plan else { continue };
-            // A sync that panicked told us nothing, which is the same as a sync that failed.
-            let outcome = catch_unwind(AssertUnwindSafe(|| plan.run())).unwrap_or_else(|_| Err(SyncError::lost()));
-            let _ = result.set(outcome);
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..plans.len().min(SYNC_THREADS_MAX) {
-            // Where no thread can be had this one does all the work.
-            let _ = thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
-    let results = results.into_iter().map(OnceLock::into_inner);
+fn sync_all(round: Vec<Arc<Partition>>, pool: &mut SyncPool) {
+    let jobs = round.into_iter().filter_map(|partition| partition.begin_sync().map(|plan| (partition, plan)));
     let mut wakes = Wakes::default();
-    for ((partition, plan), result) in round.iter().zip(plans).zip(results) {
-        if let (Some(plan), Some(result)) = (plan, result) {
-            partition.complete_sync(plan, result, &mut wakes);
-        }
+    for ((partition, plan), outcome) in pool.run(jobs.collect()) {
+        partition.complete_sync(plan, outcome, &mut wakes);
     }
     wakes.wake();
 }
