@@ -155,30 +155,38 @@ pub(crate) fn last_where(
     Ok(inside.checked_sub(1).map(|index| block[index]))
 }
 
-/// The newest entries of a segment that is being written, for readers at its end. Writer and readers share it without
-/// a lock: each slot is one word and true by itself, so a reader that is overtaken still gets a place at or below
-/// what it looks for, or none.
-#[derive(Debug)]
-pub(crate) struct RecentEntries {
-    /// Offset delta above, position below; 0 is empty (no entry points at position 0).
-    slots: [AtomicU64; RecentEntries::SLOTS],
+/// Where the newest batches of a segment that is being written begin, for readers at its end: all of the last few, and
+/// those that have an index entry. Writer and readers share it without a lock: each slot is one word and true by
+/// itself, so a reader that is overtaken still gets a place at or below what it looks for, or none.
+#[derive(Debug, Default)]
+pub(crate) struct RecentPlaces {
+    /// Offset delta above, position below; 0 is empty (a first batch is found without).
+    slots: [AtomicU64; RecentPlaces::SLOTS],
     next: AtomicUsize,
 }
 
-impl RecentEntries {
+impl RecentPlaces {
     /// At least twice the entries that wait to be written to the file.
     pub(crate) const SLOTS: usize = 32;
 
-    pub(crate) fn new() -> RecentEntries {
-        RecentEntries { slots: [const { AtomicU64::new(0) }; RecentEntries::SLOTS], next: AtomicUsize::new(0) }
+    /// Called by the writer alone.
+    pub(crate) fn push(&self, delta: u32, position: u32) {
+        let next = self.next.load(Ordering::Relaxed);
+        let word = u64::from(delta) << 32 | u64::from(position);
+        self.slots[next % RecentPlaces::SLOTS].store(word, Ordering::Release);
+        self.next.store(next.wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Called by the writer alone.
-    pub(crate) fn push(&self, entry: &IndexEntry) {
-        let next = self.next.load(Ordering::Relaxed);
-        let word = u64::from(entry.delta) << 32 | u64::from(entry.position);
-        self.slots[next % RecentEntries::SLOTS].store(word, Ordering::Release);
-        self.next.store(next.wrapping_add(1), Ordering::Relaxed);
+    /// Where the batch that begins with an offset lies and where the next does, if there is one. Of use where every
+    /// batch was pushed.
+    pub(crate) fn exact(&self, delta: u32) -> Option<(u32, Option<u32>)> {
+        let words = || self.slots.iter().map(|slot| slot.load(Ordering::Acquire));
+        let slot = words().position(|word| word != 0 && (word >> 32) as u32 == delta)?;
+        let word = self.slots[slot].load(Ordering::Acquire);
+        let next = words().filter(|next| *next > word).min();
+        // Slots are overwritten oldest first: if this one still is what it was, the next one was when we passed it.
+        let unmoved = (word >> 32) as u32 == delta && self.slots[slot].load(Ordering::Acquire) == word;
+        unmoved.then(|| (word as u32, next.map(|next| next as u32)))
     }
 
     /// The position of the newest entry at or below an offset.

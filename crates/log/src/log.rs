@@ -348,11 +348,12 @@ impl Log {
     /// Makes what the log knows follow from one more batch that is in the file.
     pub(crate) fn take_in(&mut self, header: &BatchHeader, epoch: LeaderEpoch, base: Offset, position: u64) {
         let active = &mut self.active;
+        let delta = u32::try_from(base.0 - active.segment.base.0).unwrap_or(u32::MAX);
+        let place = u32::try_from(position).unwrap_or(u32::MAX);
+        active.segment.push_recent_batch(delta, place);
         if active.since_entry >= u64::from(self.config.index_interval_bytes) && position > 0 {
-            let delta = u32::try_from(base.0 - active.segment.base.0).unwrap_or(u32::MAX);
-            let place = u32::try_from(position).unwrap_or(u32::MAX);
             let entry = IndexEntry { delta, position: place, largest_before: active.largest_timestamp };
-            active.segment.push_recent(&entry);
+            active.segment.push_recent_entry(&entry);
             active.pending.push(entry);
             active.since_entry = 0;
         }

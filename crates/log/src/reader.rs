@@ -139,20 +139,30 @@ impl LogReader {
         let after = segments.partition_point(|segment| segment.base <= from);
         for segment in &segments[after.saturating_sub(1)..] {
             let limit = limit_of(segment, upto);
-            let Some((position, header)) = self.in_segment(segment, segment.locate(&self.shared.files, from, limit))?
-            else {
-                continue;
-            };
-            let size = header.size() as u64;
+            let Some((position, size, first_batch_offset)) = self.first_batch(segment, from, limit)? else { continue };
             if size > max_bytes && !at_least_one {
                 return Ok(ReadPlan::default());
             }
             let len = max_bytes.max(size).min(limit - position);
             let file = segment.log_file(&self.shared.files)?;
             let regions = vec![FileRegion { file, position, len }];
-            return Ok(ReadPlan { regions, first_batch_offset: header.base_offset });
+            return Ok(ReadPlan { regions, first_batch_offset });
         }
         Ok(ReadPlan::default())
+    }
+
+    /// Position, size and first offset of the batch of a segment to begin with.
+    fn first_batch(
+        &self,
+        segment: &Segment,
+        from: Offset,
+        limit: u64,
+    ) -> Result<Option<(u64, u64, Offset)>, ReadError> {
+        if let Some((position, size)) = segment.recent_batch(from, limit) {
+            return Ok(Some((position, size, from)));
+        }
+        let located = self.in_segment(segment, segment.locate(&self.shared.files, from, limit))?;
+        Ok(located.map(|(position, header)| (position, header.size() as u64, header.base_offset)))
     }
 
     /// The first record at or after `target` by timestamp, inside compressed batches too: its offset, timestamp and

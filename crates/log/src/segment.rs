@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use crate::{
     checked_file::TEMPORARY,
     disk::{Disk, DiskFile},
-    index::{self, IndexEntry, IndexFault, RecentEntries},
+    index::{self, IndexEntry, IndexFault, RecentPlaces},
     scan::{Headers, ScanError},
 };
 
@@ -69,7 +69,7 @@ pub(crate) struct Segment {
     index_entries: AtomicU32,
     sealed: AtomicBool,
     used: AtomicBool,
-    recent: OnceLock<Box<RecentEntries>>,
+    recent: OnceLock<Box<Recent>>,
     log: ArcSwapOption<OpenFile>,
     index: ArcSwapOption<OpenFile>,
     /// Held while the index is built again.
@@ -79,6 +79,14 @@ pub(crate) struct Segment {
     named: Mutex<bool>,
     /// How often compaction has rewritten it in this process. Positions from before mean nothing in it.
     pub(crate) generation: u32,
+}
+
+/// What a segment remembers of the batches that were written last.
+#[derive(Debug, Default)]
+struct Recent {
+    /// Those that have an entry in the index, which may not be in its file yet.
+    entries: RecentPlaces,
+    batches: RecentPlaces,
 }
 
 #[derive(Debug)]
@@ -254,7 +262,7 @@ impl Segment {
         limit: u64,
     ) -> Result<Option<(u64, BatchHeader)>, ScanError> {
         let delta = u32::try_from(offset.0.saturating_sub(self.base.0).max(0)).unwrap_or(u32::MAX);
-        let from = match self.recent.get().and_then(|recent| recent.floor(delta)) {
+        let from = match self.recent.get().and_then(|recent| recent.entries.floor(delta)) {
             _ if delta == 0 => 0,
             Some(position) => u64::from(position),
             None => {
@@ -352,9 +360,23 @@ impl Segment {
         Ok(())
     }
 
+    /// The position and size of the batch that begins with `offset`, if it is one of the last and below `limit`, which
+    /// is where some batch ends. From memory alone: who reads at the end needs no header from the file.
+    pub(crate) fn recent_batch(&self, offset: Offset, limit: u64) -> Option<(u64, u64)> {
+        let delta = u32::try_from(offset.0 - self.base.0).ok()?;
+        let (position, next) = self.recent.get()?.batches.exact(delta)?;
+        let (position, next) = (u64::from(position), next.map_or(limit, u64::from));
+        (position < limit).then(|| (position, next.min(limit) - position))
+    }
+
+    /// Shows readers where a batch begins. Called by the writer alone, before they see its end.
+    pub(crate) fn push_recent_batch(&self, delta: u32, position: u32) {
+        self.recent.get_or_init(Box::default).batches.push(delta, position);
+    }
+
     /// Shows readers a new index entry, before it is in the file. Called by the writer alone.
-    pub(crate) fn push_recent(&self, entry: &IndexEntry) {
-        self.recent.get_or_init(|| Box::new(RecentEntries::new())).push(entry);
+    pub(crate) fn push_recent_entry(&self, entry: &IndexEntry) {
+        self.recent.get_or_init(Box::default).entries.push(entry.delta, entry.position);
     }
 
     /// How many entries the file has, counted once; the writer starts from here after an open.

@@ -4,6 +4,11 @@
 
 mod common;
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use common::*;
 use ottla_log::{AppendError, Log, LogConfig, OsDisk, ReadError, SimDisk};
 use ottla_records::{BatchBuilder, BatchHeader, Compression};
@@ -110,6 +115,70 @@ fn reads_are_bounded_by_bytes_and_by_position() {
     assert!(read(4, second.end, 10, true).is_empty());
     assert!(matches!(reader.read(Offset(5), second.end, 1, true), Err(ReadError::OutOfRange { .. })));
     assert!(matches!(reader.read(Offset(3), first.end, 1, true), Err(ReadError::OutOfRange { .. })));
+}
+
+#[test]
+fn b16_the_place_of_every_batch_is_right_also_from_memory() {
+    let sim = SimDisk::new(1);
+    let (mut log, _) = open(&sim, small(), None);
+    let mut placed = Vec::new();
+    // Over several segments, by one and by several at a time.
+    for round in 0..60 {
+        let batches: Vec<_> = (0..1 + round % 3).map(|more| batch(1 + round % 4, 50 + 31 * round + more)).collect();
+        let mut from = log.append(&batches, NOW).unwrap().first;
+        for batch in &batches {
+            placed.push((from, batch.header.size() as u64));
+            from = Offset(from.0 + i64::from(batch.header.last_offset_delta) + 1);
+        }
+    }
+    assert!(log.segments().len() > 3);
+    let (reader, end) = (log.reader(), log.end());
+    for (from, size) in placed {
+        let plan = reader.read(from, end, 1, true).unwrap();
+        assert_eq!((plan.first_batch_offset, plan.len()), (from, size));
+        assert!(reader.read(from, end, size - 1, false).unwrap().is_empty());
+        assert_eq!(BatchHeader::parse(&plan.read().unwrap()).unwrap().size() as u64, size);
+    }
+}
+
+#[test]
+fn reads_at_the_end_are_planned_without_the_file() {
+    let sim = SimDisk::new(1);
+    let (mut log, _) = open(&sim, LogConfig { segment_bytes: 1 << 20, ..small() }, None);
+    let ends: Vec<_> = (0..40).map(|_| append(&mut log, batch(2, 100)).end).collect();
+    let reader = log.reader();
+    let before = sim.stats().bytes_read;
+    for tail in ends.windows(2).skip(10) {
+        let plan = reader.read(tail[0].offset, tail[1], u64::MAX, false).unwrap();
+        assert_eq!(plan.len(), tail[1].position - tail[0].position);
+        assert_eq!(plan.first_batch_offset, tail[0].offset);
+    }
+    assert_eq!(sim.stats().bytes_read, before);
+}
+
+#[test]
+fn b16_readers_at_the_end_race_with_the_writer() {
+    let (mut log, _) = open(&SimDisk::new(1), LogConfig { segment_bytes: 64 << 10, ..small() }, None);
+    let reader = log.reader();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let (start, end) = (reader.start_offset().0, reader.end());
+                for back in 1..=40.min(end.offset.0 - start) {
+                    let from = Offset(end.offset.0 - back);
+                    let plan = reader.read(from, end, 1, true).unwrap();
+                    let header = BatchHeader::parse(&plan.read().unwrap()).unwrap();
+                    assert_eq!((plan.first_batch_offset, header.base_offset), (from, from));
+                    assert_eq!(plan.len(), header.size() as u64);
+                }
+            }
+        });
+        for round in 0..20_000 {
+            append(&mut log, batch(1, round % 97));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
