@@ -1,0 +1,111 @@
+//! The series for people: a table that is Markdown too.
+
+use comfy_table::Table;
+use comfy_table::presets::ASCII_MARKDOWN;
+
+use super::{Better, Goal, Row, Series};
+
+const HEADER: [&str; 10] = [
+    "workload", "metric", "better", "ottla", "peer", "ratio [95 %]", "of floor", "at least", "aim", "result",
+];
+
+pub(crate) fn text(series: &Series) -> String {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header(HEADER);
+    let rows = series.rows();
+    for row in &rows {
+        table.add_row(line(row));
+    }
+    let mut text = format!("{}\n\n", series.machine);
+    for (name, version) in &series.brokers {
+        text += &format!("- {name}: {version}\n");
+    }
+    text += &format!("\n{table}\n\n");
+    text += &format!("Medians of {} rounds of {} s. ", series.rounds, series.seconds);
+    text += "Ratio: how many times better Ottla is, whichever way better is; below 1 the peer wins.\n";
+    let errors = rows.iter().filter_map(|row| Some(format!("{} {}: {}", row.workload, row.cell, row.error.as_ref()?)));
+    let mut notes: Vec<String> = errors.chain(series.notes.iter().cloned()).collect();
+    notes.dedup();
+    for note in notes {
+        text += &format!("\n- {note}");
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
+}
+
+fn line(row: &Row) -> [String; 10] {
+    let goal = |goal: Option<Goal>| goal.map_or(String::new(), |goal| goal.to_string());
+    let better = match row.better {
+        Better::Higher => "higher",
+        Better::Lower => "lower",
+    };
+    let ratio = row.ratio.map_or("–".to_owned(), |ratio| format!("{}×", number(ratio)));
+    let interval = row.interval.map_or(String::new(), |(low, high)| format!(" [{}–{}]", number(low), number(high)));
+    [
+        format!("{} {}", row.workload, row.cell),
+        format!("{}, {}", row.metric, row.unit),
+        better.to_owned(),
+        row.ottla.map_or("failed".to_owned(), number),
+        match row.peer {
+            Some(value) => format!("{} ({})", number(value), row.peer_name),
+            None if row.error.is_some() => format!("failed ({})", row.peer_name),
+            None => "–".to_owned(),
+        },
+        ratio + &interval,
+        row.floor_percent.map_or(String::new(), |percent| format!("{percent:.0} %")),
+        goal(row.least),
+        goal(row.aim),
+        row.verdict.map_or("", super::Verdict::words).to_owned(),
+    ]
+}
+
+/// Three digits that count.
+pub(crate) fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 0.1 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Figure;
+    use crate::report::tests::cell;
+
+    #[test]
+    fn a_line_says_who_is_better_and_by_how_much() {
+        let series = Series {
+            cells: vec![cell(Figure::lower("cost", "µs").times(4.0, 8.0).floor(1.5), [10.0, 20.0])],
+            notes: vec!["a note".to_owned()],
+            ..Series::default()
+        };
+        let shown = line(&series.rows()[0]);
+        assert_eq!(
+            shown,
+            [
+                "P3 1 connection", "cost, µs", "lower", "3.00", "15.0 (kafka)", "5.00× [5.00–5.00]", "50 %", "4×", "8×",
+                "met"
+            ]
+        );
+        assert!(text(&series).ends_with("- a note\n"));
+    }
+
+    #[test]
+    fn a_failure_is_shown_and_explained() {
+        let mut failed = cell(Figure::lower("cost", "µs").times(4.0, 8.0), [10.0, 20.0]);
+        failed.turns.iter_mut().for_each(|turn| turn.error = Some("no room".to_owned()));
+        let series = Series { cells: vec![failed], ..Series::default() };
+        let shown = line(&series.rows()[0]);
+        assert_eq!((&*shown[3], &*shown[4], &*shown[9]), ("failed", "failed (kafka)", "no figure"));
+        assert!(text(&series).contains("P3 1 connection: ottla: no room"));
+    }
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        assert_eq!([1234.5, 12.345, 1.2345, 0.12, 0.00123].map(number), ["1234", "12.3", "1.23", "0.12", "0.0012"]);
+    }
+}
