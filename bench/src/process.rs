@@ -23,12 +23,6 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     Ok(living.max(ticks(&fs::read_to_string(format!("/proc/{pid}/stat"))?)?))
 }
 
-/// CPU time of this process and of all its children that were waited for.
-pub(crate) fn own_cpu_with_children() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    Ok(ticks(&stat)? + children_ticks(&stat)?)
-}
-
 /// How long all CPUs together were busy since the machine started; what others took from it is not counted.
 pub(crate) fn system_busy() -> Result<Duration> {
     busy_ticks(&fs::read_to_string("/proc/stat")?)
@@ -97,11 +91,6 @@ fn ticks(stat: &str) -> Result<Duration> {
     in_ticks(after_name(stat)?.skip(11).take(2))
 }
 
-/// The same of its children that were waited for.
-fn children_ticks(stat: &str) -> Result<Duration> {
-    in_ticks(after_name(stat)?.skip(13).take(2))
-}
-
 /// The fields after the program's name, which comes in parentheses and may have spaces and parentheses in it.
 fn after_name(stat: &str) -> Result<impl Iterator<Item = &str>> {
     let (_, fields) = stat.rsplit_once(')').context("no program in stat")?;
@@ -138,7 +127,6 @@ mod tests {
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let tick = Duration::from_millis(1000 / rustix::param::clock_ticks_per_second());
         assert_eq!(ticks(STAT).unwrap(), tick * 200);
-        assert_eq!(children_ticks(STAT).unwrap(), tick * 10);
     }
 
     #[test]

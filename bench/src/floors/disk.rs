@@ -1,0 +1,53 @@
+//! Floors of files: appends to the page cache, and to the disk.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rustix::fs::{CWD, Mode, OFlags, fdatasync, openat};
+
+use super::{Meter, Rate, Sync};
+
+/// A file without a name: gone when it is closed, whatever happens.
+pub(super) fn nameless(directory: &Path) -> Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// A file with `total` bytes in the page cache.
+pub(super) fn filled(directory: &Path, total: u64) -> Result<File> {
+    let mut file = nameless(directory)?;
+    let piece = vec![0x5a; 1 << 20];
+    for _ in 0..total / piece.len() as u64 {
+        file.write_all(&piece)?;
+    }
+    Ok(file)
+}
+
+pub(super) fn append(directory: &Path, size: usize, total: u64) -> Result<Rate> {
+    // Memory that the host has taken back costs a fault of the host; it is paid here, and not below.
+    drop(filled(directory, total)?);
+    let (mut file, piece) = (nameless(directory)?, vec![0x5a; size]);
+    let meter = Meter::start();
+    for _ in 0..total / size as u64 {
+        file.write_all(&piece)?;
+    }
+    Ok(meter.rate(total))
+}
+
+pub(super) fn sync(directory: &Path, size: usize, spell: Duration) -> Result<Sync> {
+    let (mut file, piece) = (nameless(directory)?, vec![0x5a; size]);
+    let mut took = Vec::new();
+    let meter = Meter::start();
+    while meter.wall() < spell || took.is_empty() {
+        let began = Instant::now();
+        file.write_all(&piece)?;
+        fdatasync(&file)?;
+        took.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    let cpu_us = meter.cpu().as_secs_f64() * 1e6 / took.len() as f64;
+    took.sort_by(f64::total_cmp);
+    Ok(Sync { p50_us: took[took.len() / 2], p99_us: took[took.len() * 99 / 100], cpu_us })
+}

@@ -1,0 +1,147 @@
+//! The machine under the measurement: who else is on it, and which files are in its memory.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use rustix::fs::{Advice, fadvise, fdatasync};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::Serialize;
+
+use crate::process::system_busy;
+
+/// How long the machine is looked at, once idle and once spinning.
+const LOOK: Duration = Duration::from_millis(200);
+/// A spinning thread that saw no time for longer was not on the CPU.
+const GAP: Duration = Duration::from_micros(20);
+/// What others may take before a measurement says nothing.
+const TOLERATED: f64 = 0.05;
+
+/// What others took of the machine while nothing of ours ran: asked before and after each measurement.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Disturbance {
+    /// CPU that other processes used, of all there is.
+    pub(crate) foreign: f64,
+    /// Time for which a spinning thread stood still, of the whole: other processes, interrupts, and what the host took,
+    /// which shows nowhere else.
+    pub(crate) stolen: f64,
+    /// The longest time for which one stood still.
+    pub(crate) longest_gap_us: f64,
+}
+
+impl Disturbance {
+    /// To be called while every broker is frozen.
+    pub(crate) fn probe() -> Result<Disturbance> {
+        let cpus = cpus()?;
+        let (before, began) = (system_busy()?, Instant::now());
+        thread::sleep(LOOK);
+        let busy = system_busy()?.saturating_sub(before).as_secs_f64();
+        let foreign = busy / (began.elapsed().as_secs_f64() * cpus.len() as f64);
+
+        let spinning: Vec<_> = cpus.iter().map(|&cpu| thread::spawn(move || spin(cpu))).collect();
+        let (mut lost, mut longest) = (Duration::ZERO, Duration::ZERO);
+        for thread in spinning {
+            let (all, one) = thread.join().map_err(|_| anyhow!("a spinning thread died"))??;
+            lost += all;
+            longest = longest.max(one);
+        }
+        let stolen = lost.as_secs_f64() / (LOOK.as_secs_f64() * cpus.len() as f64);
+        Ok(Disturbance { foreign, stolen, longest_gap_us: longest.as_secs_f64() * 1e6 })
+    }
+
+    /// Why what was measured beside it is worth nothing.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let Disturbance { foreign, stolen, .. } = self;
+        (*foreign > TOLERATED || *stolen > TOLERATED).then(|| {
+            format!("others took {:.0} % of the CPUs, and spinning lost {:.0} %", foreign * 100.0, stolen * 100.0)
+        })
+    }
+}
+
+/// The CPUs this process may run on.
+pub(crate) fn cpus() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
+}
+
+/// Keeps the thread that calls on one CPU.
+pub(crate) fn pin(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// How long a thread that never sleeps did not run: all in all, and at most.
+fn spin(cpu: usize) -> Result<(Duration, Duration)> {
+    pin(cpu)?;
+    let (mut lost, mut longest) = (Duration::ZERO, Duration::ZERO);
+    let began = Instant::now();
+    let mut last = began;
+    while last - began < LOOK {
+        let now = Instant::now();
+        let gap = now - last;
+        if gap > GAP {
+            lost += gap;
+            longest = longest.max(gap);
+        }
+        last = now;
+    }
+    Ok((lost, longest))
+}
+
+/// Takes a file, or every file below a directory, out of the page cache; for a read that is cold.
+pub(crate) fn drop_cached(path: &Path) -> Result<()> {
+    each_file(path, &mut |file| {
+        // What is dirty stays.
+        fdatasync(&file)?;
+        Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+    })
+}
+
+/// Reads them all, for a read that is warm: idle page cache does not stay by itself on machines that give it back.
+pub(crate) fn warm(path: &Path) -> Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    each_file(path, &mut |mut file| {
+        while file.read(&mut buffer)? > 0 {}
+        Ok(())
+    })
+}
+
+fn each_file(path: &Path, visit: &mut impl FnMut(File) -> Result<()>) -> Result<()> {
+    if !path.is_dir() {
+        return visit(File::open(path)?);
+    }
+    for entry in fs::read_dir(path)? {
+        each_file(&entry?.path(), visit)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_sees_a_machine_that_is_taken() {
+        let cpu = cpus().unwrap()[0];
+        let (lost, longest) = spin(cpu).unwrap();
+        assert!(longest <= lost && lost <= Duration::from_secs(60));
+        let disturbed = Disturbance { foreign: 0.06, stolen: 0.0, longest_gap_us: 0.0 };
+        assert!(disturbed.complaint().is_some());
+        let quiet = Disturbance { foreign: 0.04, stolen: 0.04, longest_gap_us: 900.0 };
+        assert!(quiet.complaint().is_none());
+    }
+
+    #[test]
+    fn a_tree_of_files_is_dropped_and_warmed() {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("below")).unwrap();
+        fs::write(place.path().join("below/file"), vec![7; 3 << 20]).unwrap();
+        drop_cached(place.path()).unwrap();
+        warm(place.path()).unwrap();
+        assert!(warm(&place.path().join("none")).is_err());
+    }
+}
