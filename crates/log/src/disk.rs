@@ -87,6 +87,9 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Reserves space so that writes into the range cannot run out of it; the length stays. `Unsupported` where the
     /// file system cannot.
     fn reserve(&self, position: u64, len: u64) -> io::Result<()>;
+    /// Has the disk begin to write what was written; returns at once and proves nothing: of several files that are to be
+    /// synced, each then waits less. An error is as final as that of a sync.
+    fn start_writing(&self) -> io::Result<()>;
     /// Makes the content and length durable (not its name: [`Disk::sync_dir`]). An error is final (rule L10).
     fn sync_data(&self) -> io::Result<()>;
     /// Whether the whole range is known to be in memory, so that sending it will not wait for the disk.
@@ -133,7 +136,7 @@ impl OsDisk {
         OsDisk { native: true }
     }
 
-    /// Files with nothing but what every system has: no reservation, no residency probe, no read-ahead hint.
+    /// Files with nothing but what every system has: no reservation, no residency probe, no hints.
     pub fn portable() -> OsDisk {
         OsDisk { native: false }
     }
@@ -235,6 +238,10 @@ impl DiskFile for OsFile {
             return Err(io::ErrorKind::Unsupported.into());
         }
         sys::reserve(&self.file, position, len)
+    }
+
+    fn start_writing(&self) -> io::Result<()> {
+        if self.native { sys::start_writing(&self.file) } else { Ok(()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {

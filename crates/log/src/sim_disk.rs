@@ -549,6 +549,15 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn start_writing(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.failing_syncs {
+            state.files[self.inode].unsynced.clear();
+            return Err(io::Error::other("simulated failure of a write"));
+        }
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         state.change()?;

@@ -1,5 +1,5 @@
 //! The system calls that the standard library does not have: vectored positioned writes, and on Linux reserving
-//! space, probing the page cache and reading ahead.
+//! space, probing the page cache, reading ahead and beginning to write.
 //!
 //! The one module of the workspace that may hold `unsafe`. Elsewhere than on Linux each call answers what is safe to
 //! assume: cannot reserve, not resident. `OsDisk::portable` takes those same answers on Linux, where they are tested.
@@ -76,6 +76,27 @@ pub(crate) fn prefetch(_file: &File, _range: Range<u64>) {}
 
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
+pub(crate) fn start_writing(file: &File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    // SAFETY: the call takes no pointer, and the descriptor is open for as long as `file` is borrowed. A length of zero
+    // is all of the file.
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    let error = io::Error::last_os_error();
+    match rustix::io::Errno::from_io_error(&error) {
+        _ if result == 0 => Ok(()),
+        Some(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn start_writing(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
 pub(crate) fn is_resident(file: &File, range: Range<u64>) -> bool {
     use std::os::fd::AsRawFd;
 
@@ -106,8 +127,20 @@ pub(crate) fn is_resident(file: &File, range: Range<u64>) -> bool {
     // SAFETY: both pointers are to live, properly laid out structures of the sizes the call expects; it writes only
     // the second and keeps neither. An older kernel answers ENOSYS.
     let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const asked, &raw mut answer, 0u32) };
+    if result != 0 {
+        // Nor do all containers let the call through. Both ends stand for what lies between them.
+        return reads_at_once(file, range.start) && reads_at_once(file, range.end - 1);
+    }
     // Large folios may count pages around the range, so more than asked for is as good.
-    result == 0 && answer.nr_cache >= pages
+    answer.nr_cache >= pages
+}
+
+/// Whether a byte is there without waiting for the disk.
+#[cfg(target_os = "linux")]
+fn reads_at_once(file: &File, position: u64) -> bool {
+    let mut byte = [0];
+    let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
+    rustix::io::preadv2(file, &mut buffers, position, rustix::io::ReadWriteFlags::NOWAIT) == Ok(1)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -48,11 +48,13 @@ struct Round {
 impl SyncPool {
     /// Runs every job, and returns when the last has ended.
     pub(crate) fn run(&mut self, jobs: Vec<Job>) -> Vec<Done> {
-        // Beyond the first each job is worth the wake of a helper.
-        let helpers = jobs.len().min(THREADS_MAX).saturating_sub(1);
+        // The second file is as good as written by the time the first is synced; each beyond is worth a wake.
+        let helpers = jobs.len().saturating_sub(2).min(THREADS_MAX - 1);
         self.start_helpers(helpers);
+        let (waiting, failed) = start_all(jobs);
         let mut round = self.shared.round.lock();
-        round.waiting = jobs;
+        round.waiting = waiting;
+        round.done = failed;
         for _ in 0..helpers {
             self.shared.begun.notify_one();
         }
@@ -73,6 +75,19 @@ impl SyncPool {
             }
         }
     }
+}
+
+/// Lets the disk work on all files at once, where there are several. Those that can't even be begun have failed.
+fn start_all(jobs: Vec<Job>) -> (Vec<Job>, Vec<Done>) {
+    let (mut started, mut failed) = (Vec::with_capacity(jobs.len()), Vec::new());
+    let several = jobs.len() > 1;
+    for job in jobs {
+        match if several { job.1.start() } else { Ok(()) } {
+            Ok(()) => started.push(job),
+            Err(error) => failed.push((job, Err(error))),
+        }
+    }
+    (started, failed)
 }
 
 impl Drop for SyncPool {

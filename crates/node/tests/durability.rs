@@ -7,11 +7,11 @@ mod common;
 use std::path::Path;
 
 use common::{
-    append, batch, create, eventually, open, open_with, partition, produce, read_all, sequenced, wait_acknowledged,
+    NOW, append, batch, create, eventually, open, open_with, partition, produce, read_all, sequenced, wait_acknowledged,
 };
 use ottla_log::{Disk, SimDisk};
 use ottla_metadata::{Command, TopicRef};
-use ottla_node::Unavailable;
+use ottla_node::{Unavailable, Wakes};
 use ottla_replica::Outcome;
 use ottla_types::Offset;
 
@@ -95,6 +95,34 @@ fn l10_a_failed_sync_takes_the_directory_offline_for_good() {
 
     let node = open(&disk.crash());
     assert!(read_all(&partition(&node, "t", 0)).contains(&(Offset(0), "safe".into())));
+}
+
+#[test]
+fn l10_nothing_of_a_round_that_failed_is_acknowledged_later() {
+    let disk = SimDisk::new(21);
+    let node = open(&disk);
+    create(&node, "t", 6, &[]);
+    (0..6).for_each(|index| assert_eq!(produce(&partition(&node, "t", index), "safe"), Offset(0)));
+
+    disk.fail_syncs(true);
+    let (mut outcomes, mut wakes) = (Vec::new(), Wakes::default());
+    for index in 0..6 {
+        let partition = partition(&node, "t", index);
+        // Nobody is said to wait, so that all come into one round.
+        let appended = partition.append(&[batch("lost")], false, NOW, &mut outcomes, &mut wakes);
+        assert!(appended.is_ok() || node.has_failed());
+    }
+    wakes.wake();
+    for index in 0..6 {
+        assert!(!wait_acknowledged(&partition(&node, "t", index), Offset(2)));
+    }
+    disk.fail_syncs(false);
+    for index in 0..6 {
+        assert!(!wait_acknowledged(&partition(&node, "t", index), Offset(2)), "the disk is not asked again");
+    }
+    drop(node);
+    let after = open(&disk.crash());
+    (0..6).for_each(|index| assert!(read_all(&partition(&after, "t", index)).contains(&(Offset(0), "safe".into()))));
 }
 
 #[test]

@@ -439,6 +439,9 @@ impl DiskFile for GatedFile {
     fn is_resident(&self, range: Range<u64>) -> bool {
         self.file.is_resident(range)
     }
+    fn start_writing(&self) -> io::Result<()> {
+        self.file.start_writing()
+    }
     fn prefetch(&self, range: Range<u64>) {
         self.file.prefetch(range);
     }

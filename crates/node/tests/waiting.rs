@@ -13,10 +13,10 @@ use std::{
     thread,
 };
 
-use common::{append, batch, create, open, partition, produce, wait_acknowledged};
+use common::{NOW, append, batch, create, open, partition, produce, wait_acknowledged};
 use ottla_log::SimDisk;
 use ottla_node::Wakes;
-use ottla_types::{Offset, Timestamp};
+use ottla_types::Offset;
 
 /// A connection that counts how often it is woken.
 #[derive(Default)]
@@ -42,7 +42,7 @@ fn a_connection_is_woken_once_however_many_of_its_partitions_moved() {
     }
     let (mut outcomes, mut wakes) = (Vec::new(), Wakes::default());
     for index in 0..8 {
-        partition(&node, "t", index).append(&[batch("a")], true, Timestamp(0), &mut outcomes, &mut wakes).unwrap();
+        partition(&node, "t", index).append(&[batch("a")], true, NOW, &mut outcomes, &mut wakes).unwrap();
     }
     wakes.wake();
     let woken: Vec<_> = connections.iter().map(|connection| connection.woken.load(Ordering::Relaxed)).collect();

@@ -21,7 +21,7 @@ use ottla_types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId
 
 /// How long anything here may take before a test fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-const NOW: Timestamp = Timestamp(1_700_000_000_000);
+pub const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
 pub fn open(disk: &SimDisk) -> Arc<Node> {
     open_with(disk, &[])
