@@ -202,8 +202,12 @@ impl Segment {
         if !self.used.swap(false, Ordering::Relaxed) {
             let named = self.named.lock();
             if *named {
-                self.log.store(None);
-                self.index.store(None);
+                // To store is to look at every thread that may be reading: thousands of idle partitions would show.
+                for slot in [&self.log, &self.index] {
+                    if slot.load().is_some() {
+                        slot.store(None);
+                    }
+                }
             }
         }
     }
