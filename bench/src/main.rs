@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod process;
+mod replay;
+
 #[derive(Debug, Parser)]
 #[command(name = "ottla-bench", about)]
 struct Arguments {
@@ -14,8 +17,17 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Load a broker without being the limit
+    Replay(replay::Arguments),
+}
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {}
+    let done = match Arguments::parse().command {
+        Command::Replay(arguments) => replay::run(&arguments),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
