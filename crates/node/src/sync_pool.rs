@@ -82,7 +82,8 @@ fn start_all(jobs: Vec<Job>) -> (Vec<Job>, Vec<Done>) {
     let (mut started, mut failed) = (Vec::with_capacity(jobs.len()), Vec::new());
     let several = jobs.len() > 1;
     for job in jobs {
-        match if several { job.1.start() } else { Ok(()) } {
+        let begun = if several { job.1.start() } else { Ok(()) };
+        match begun {
             Ok(()) => started.push(job),
             Err(error) => failed.push((job, Err(error))),
         }
