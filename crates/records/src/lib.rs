@@ -19,6 +19,7 @@ mod header;
 mod produce;
 mod record;
 mod retain;
+mod survey;
 mod varint;
 
 pub use builder::BatchBuilder;

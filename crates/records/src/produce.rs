@@ -9,7 +9,7 @@ use ottla_types::Timestamp;
 
 use crate::{
     BatchError, BatchHeader, Compression, Decompress, HEADER_SIZE, TimestampType, compression, crc_matches,
-    record::RawRecord, varint::Malformed,
+    record::RawRecord, survey::survey, varint::Malformed,
 };
 
 /// A refusal names no more records than this, so that a large batch does not make a larger answer.
@@ -222,7 +222,26 @@ fn check_header(header: &BatchHeader, policy: &ProducePolicy) -> Result<Compress
 }
 
 /// The strict pass: every record well formed, in sequence, allowed. Returns the largest timestamp.
-fn inspect_records(
+fn inspect_records(header: &BatchHeader, records: &[u8], policy: &ProducePolicy) -> Result<Timestamp, ProduceRefusal> {
+    match vouch_for_records(header, records, policy) {
+        Some(max_timestamp) => Ok(max_timestamp),
+        None => inspect_each_record(header, records, policy),
+    }
+}
+
+/// The strict pass over records that have nothing unusual about them; `None` says nothing.
+fn vouch_for_records(header: &BatchHeader, records: &[u8], policy: &ProducePolicy) -> Option<Timestamp> {
+    let survey = survey(records, header.record_count)?;
+    let min = Timestamp(header.base_timestamp.0.checked_add(survey.min_timestamp_delta)?);
+    let max = Timestamp(header.base_timestamp.0.checked_add(survey.max_timestamp_delta)?);
+    // Where the first and the last are within bounds, so are all between; having no timestamp is no bound.
+    let bounded = min > Timestamp::NONE || min == max && max == Timestamp::NONE;
+    let keyed = survey.all_have_keys || !policy.require_keys;
+    (bounded && keyed && policy.timestamps_hold(min, max)).then_some(max)
+}
+
+/// The same for any records, one by one: the answer names those at fault.
+fn inspect_each_record(
     header: &BatchHeader,
     mut records: &[u8],
     policy: &ProducePolicy,
@@ -331,6 +350,95 @@ impl From<BatchError> for ProduceRefusal {
                 ProduceRefusal::MessageTooLarge { size: max_bytes.saturating_add(1), max: max_bytes }
             }
             error => invalid(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::BatchBuilder;
+
+    const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+    fn policy(timestamp_type: TimestampType, require_keys: bool, before_max_ms: i64) -> ProducePolicy {
+        ProducePolicy {
+            max_message_bytes: 1 << 20,
+            timestamp_type,
+            before_max_ms,
+            after_max_ms: 3_600_000,
+            now: NOW,
+            require_keys,
+            compression: TopicCompression::Producer,
+            zstd_allowed: true,
+            decompress: Decompress { max_bytes: 1 << 20 },
+        }
+    }
+
+    fn timestamps() -> impl Strategy<Value = i64> {
+        prop_oneof![8 => NOW.0 - 100..NOW.0 + 100, 1 => Just(-1), 1 => -3..3i64, 1 => NOW.0..NOW.0 + 4_000_000]
+    }
+
+    prop_compose! {
+        fn batch()(
+            records in prop::collection::vec((timestamps(), any::<Option<[u8; 2]>>(), 0..300usize, 0..3usize), 1..100),
+        ) -> Bytes {
+            let mut builder = BatchBuilder::new(Compression::None, None);
+            for (timestamp, key, size, headers) in records {
+                let key = key.as_ref().map(|key| &key[..]);
+                let value = vec![7; size];
+                let pairs = [(&b"h"[..], None), (b"", Some(&b"x"[..]))];
+                builder.push(Timestamp(timestamp), key, (size > 0).then_some(&value), &pairs[..headers]).unwrap();
+            }
+            builder.build().unwrap()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// What the quick way says is what the thorough one says, whatever was done to the records.
+        #[test]
+        fn l1_the_quick_pass_never_differs(
+            batch in batch(),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            log_append_time: bool,
+            require_keys: bool,
+            before_max_ms in prop_oneof![Just(i64::MAX), Just(50), Just(0)],
+            base in prop_oneof![4 => Just(None), 1 => any::<i64>().prop_map(Some), 1 => Just(Some(i64::MAX))],
+        ) {
+            let mut header = BatchHeader::parse(&batch).unwrap();
+            header.base_timestamp = base.map_or(header.base_timestamp, Timestamp);
+            let mut records = batch[HEADER_SIZE..].to_vec();
+            for (index, byte) in damage {
+                let at = index.index(records.len());
+                records[at] = byte;
+            }
+            let timestamp_type =
+                if log_append_time { TimestampType::LogAppendTime } else { TimestampType::CreateTime };
+            let policy = policy(timestamp_type, require_keys, before_max_ms);
+            if let Some(max) = vouch_for_records(&header, &records, &policy) {
+                prop_assert_eq!(inspect_each_record(&header, &records, &policy), Ok(max));
+            }
+        }
+    }
+
+    #[test]
+    fn common_batches_take_the_quick_pass() {
+        let policy = policy(TimestampType::CreateTime, false, i64::MAX);
+        for (base, step) in [(NOW.0, 0), (NOW.0, 7), (NOW.0 - 600_000, 100), (-1, 0)] {
+            let mut builder = BatchBuilder::new(Compression::None, None);
+            for number in 0..1000 {
+                let value = vec![7; number * 11];
+                let timestamp = Timestamp(base + step * number as i64);
+                builder.push(timestamp, Some(b"key"), Some(&value), &[(b"trace", Some(b"on"))]).unwrap();
+            }
+            let batch = builder.build().unwrap();
+            let header = BatchHeader::parse(&batch).unwrap();
+            let vouched = vouch_for_records(&header, &batch[HEADER_SIZE..], &policy);
+            assert_eq!(vouched, Some(Timestamp(base + step * 999)));
         }
     }
 }
