@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::peer::Running;
+use crate::peer::{Peer, Running};
 use crate::process::{Usage, Window};
 
 mod java;
@@ -17,6 +17,12 @@ mod librdkafka;
 
 pub(crate) use java::{consumer_performance, end_to_end_latency, producer_performance};
 pub(crate) use librdkafka::{rdkafka_consume, rdkafka_produce};
+
+/// Builds what is not there yet; from outside of the namespace, because it comes from outside.
+pub(crate) fn fetch() -> Result<()> {
+    Peer::named("kafka")?.fetch()?;
+    librdkafka::fetch().map(drop)
+}
 
 /// What a producer is told to send.
 #[derive(Clone, Copy, Debug)]

@@ -30,11 +30,16 @@ pub(crate) fn rdkafka_consume(broker: &Running, topic: &str, records: u64) -> Re
     run(broker, command, consumed)
 }
 
-fn program(broker: &Running) -> Result<Command> {
+/// Where the program is, built by now.
+pub(super) fn fetch() -> Result<String> {
     let builder = repository().join("bench/clients/librdkafka");
     let output = Command::new(builder).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "bench/clients/librdkafka: {}", output.status);
-    let mut command = Command::new(String::from_utf8(output.stdout)?.trim());
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn program(broker: &Running) -> Result<Command> {
+    let mut command = Command::new(fetch()?);
     command.args(["-q", "-b", &broker.address().to_string()]);
     Ok(command)
 }
