@@ -72,6 +72,13 @@ impl Wanted {
             .is_none_or(|partition| partition.wait_for(next, waker) && partition.log_start() == self.found.log_start)
     }
 
+    /// Whether there is more than the last look found.
+    fn has_moved(&self) -> bool {
+        self.partition.as_ref().is_some_and(|partition| {
+            partition.high_watermark() > self.found.high_watermark || partition.log_start() != self.found.log_start
+        })
+    }
+
     /// Takes back a [`Wanted::wait`].
     pub(crate) fn forget(&self, waker: &Waker) {
         if let Some(partition) = &self.partition {
@@ -359,6 +366,19 @@ impl Session {
         for &number in &self.due {
             look(&mut self.places[number].wanted);
         }
+    }
+
+    /// Goes over all partitions for what has moved although its bell has not rung yet, and says whether there is
+    /// something: a producer may hear of its records a moment before, and what it has heard of can be read.
+    pub(crate) fn overlooked(&mut self) -> bool {
+        let before = self.due.len();
+        for (number, place) in self.places.iter_mut().enumerate() {
+            if !place.due && place.wanted.has_moved() {
+                place.due = true;
+                self.due.push(number);
+            }
+        }
+        self.due.len() > before
     }
 
     /// Has `waker` woken when a partition is past what the last look found; `false` if one is already.

@@ -380,23 +380,44 @@ fn f2_what_moves_between_two_requests_is_told_by_the_next_in_the_order_of_servic
     let all = (0..6).map(|index| fetch_partition(index, 0)).collect();
     let session = client.call(12, &in_session(0, 0, "between", all)).session_id;
     let mut epoch = 0;
-    let mut next = |moved: Vec<FetchPartition>| {
+    // Waits for so many bytes: an answer that has some does not wait for more.
+    let one = i32::try_from(batch_at(Compression::None, &[(0, "a")]).len()).unwrap();
+    let mut next = |batches: i32, moved: Vec<FetchPartition>| {
         epoch += 1;
-        let response = client.call(12, &in_session(session, epoch, "between", moved));
+        let request = in_session(session, epoch, "between", moved);
+        let max_wait_ms = if batches > 0 { LONG } else { 0 };
+        let response = client.call(12, &FetchRequest { min_bytes: batches * one, max_wait_ms, ..request });
         rows(&response).into_iter().map(|(_, index, _)| index).collect::<Vec<_>>()
     };
-    assert!(next(Vec::new()).is_empty());
+    assert!(next(0, Vec::new()).is_empty());
     for partition in [4, 1, 4] {
         writer.write("between", partition, &["a"]);
     }
-    assert_eq!(next(Vec::new()), [1, 4]);
+    assert_eq!(next(3, Vec::new()), [1, 4]);
     writer.write("between", 2, &["a"]);
-    assert_eq!(next(vec![fetch_partition(1, 1), fetch_partition(4, 2)]), [2], "it has told of the others");
+    assert_eq!(next(1, vec![fetch_partition(1, 1), fetch_partition(4, 2)]), [2], "it has told of the others");
     writer.write("between", 1, &["b"]);
     writer.write("between", 5, &["a"]);
-    assert_eq!(next(vec![fetch_partition(2, 1)]), [5, 1], "what was served lately comes behind");
-    assert_eq!(next(Vec::new()), [5, 1], "a client that does not move on is served again");
-    assert!(next(vec![fetch_partition(1, 2), fetch_partition(5, 1)]).is_empty());
+    assert_eq!(next(2, vec![fetch_partition(2, 1)]), [5, 1], "what was served lately comes behind");
+    assert_eq!(next(2, Vec::new()), [5, 1], "a client that does not move on is served again");
+    assert!(next(0, vec![fetch_partition(1, 2), fetch_partition(5, 1)]).is_empty());
+}
+
+#[test]
+fn f2_what_is_acknowledged_is_told_by_a_request_that_does_not_wait() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    client.create_topic("heard", 2, &[]);
+    let all = (0..2).map(|index| fetch_partition(index, 0)).collect();
+    let session = client.call(12, &in_session(0, 0, "heard", all)).session_id;
+    assert!(rows(&client.call(12, &in_session(session, 1, "heard", Vec::new()))).is_empty());
+    let mut moved = Vec::new();
+    for round in 0..100 {
+        let next = client.write("heard", 1, &["a"]) + 1;
+        let response = client.call(12, &in_session(session, 2 + round, "heard", moved));
+        assert_eq!(fetched_records(&only_fetched(response)).len(), 1, "in round {round}");
+        moved = vec![fetch_partition(1, next)];
+    }
 }
 
 #[test]

@@ -190,6 +190,9 @@ impl ParkedFetch {
             let collected = self.collect(broker);
             let enough = collected.urgent || collected.bytes >= self.min_bytes || now >= self.deadline;
             if enough {
+                if !collected.urgent && collected.bytes == 0 && self.overlooked() {
+                    continue;
+                }
                 self.forget(waker);
                 self.answer(collected, broker, outbox)?;
                 return Ok(true);
@@ -242,6 +245,14 @@ impl ParkedFetch {
         }
         outbox.push_response(super::encode(&self.header, &response)?, collected.regions);
         Ok(())
+    }
+
+    /// Whether there is something to tell after all.
+    fn overlooked(&self) -> bool {
+        match &self.source {
+            Source::Opened(session) | Source::Resumed(session) => session.lock().overlooked(),
+            Source::Request(_) | Source::Refused(_) => false,
+        }
     }
 
     /// Has `waker` woken when a partition moves; `false` if one did since it was looked at.
