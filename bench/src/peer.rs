@@ -248,3 +248,42 @@ fn until(patience: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::cpu;
+
+    #[test]
+    fn only_files_of_the_folder_are_brokers() {
+        assert!(Peer::named("kafka").is_ok());
+        assert!(Peer::named("none").is_err());
+        assert!(Peer::named("../src").is_err());
+    }
+
+    #[test]
+    fn a_broker_that_is_frozen_does_nothing_and_goes_on_where_it_was() {
+        let ottla = Peer::named("ottla").unwrap();
+        if ottla.fetch().is_err() {
+            eprintln!("SKIPPED: there is no release binary");
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let mut running = ottla.start(&place.path().join("data"), Profile::Durable).unwrap();
+        answers(running.address()).unwrap();
+
+        running.freeze().unwrap();
+        let before = cpu(running.pid().unwrap()).unwrap();
+        assert!(answers(running.address()).is_err(), "it answers although it is frozen");
+        assert_eq!(cpu(running.pid().unwrap()).unwrap(), before);
+        running.thaw().unwrap();
+        answers(running.address()).unwrap();
+
+        running.kill().unwrap();
+        assert!(running.pid().is_err());
+        running.restart().unwrap();
+        running.freeze().unwrap();
+        running.stop().unwrap();
+        assert!(answers(running.address()).is_err());
+    }
+}
