@@ -96,8 +96,8 @@ impl Figure {
         self.goal(Goal::Times(least), Goal::Times(aim))
     }
 
-    pub(crate) fn floor(self, floor: f64) -> Figure {
-        Figure { floor: Some(floor), ..self }
+    pub(crate) fn floor(self, floor: Option<f64>) -> Figure {
+        Figure { floor, ..self }
     }
 
     /// How many times better the first is.
@@ -188,7 +188,7 @@ impl Series {
 
 impl Cell {
     /// The figure's values of one broker, by round.
-    fn values(&self, broker: &str, figure: &Figure) -> BTreeMap<usize, f64> {
+    pub(crate) fn values(&self, broker: &str, figure: &Figure) -> BTreeMap<usize, f64> {
         let turns = self.turns.iter().filter(|turn| turn.broker == broker && turn.error.is_none());
         turns.filter_map(|turn| Some((turn.round, *turn.values.get(&figure.name)?))).collect()
     }
@@ -246,7 +246,8 @@ pub(crate) mod tests {
 
     /// Two rounds; the peer's values are given, Ottla's are 2 and 4.
     pub(crate) fn cell(figure: Figure, peer: [f64; 2]) -> Cell {
-        let turns = vec![turn(0, OTTLA, 2.0), turn(0, "kafka", peer[0]), turn(1, "kafka", peer[1]), turn(1, OTTLA, 4.0)];
+        let turns =
+            vec![turn(0, OTTLA, 2.0), turn(0, "kafka", peer[0]), turn(1, "kafka", peer[1]), turn(1, OTTLA, 4.0)];
         Cell {
             workload: "P3".to_owned(),
             name: "1 connection".to_owned(),
@@ -273,7 +274,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_aim_may_be_a_value_of_our_own() {
-        let figure = Figure::lower("cost", "MB").goal(Goal::Times(2.0), Goal::AtMost(3.0)).floor(1.5);
+        let figure = Figure::lower("cost", "MB").goal(Goal::Times(2.0), Goal::AtMost(3.0)).floor(Some(1.5));
         let row = row(figure, [10.0, 20.0]);
         assert_eq!((row.verdict, row.floor_percent), (Some(Verdict::Aim), Some(50.0)));
     }

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod bench;
 mod broker;
 mod compat;
 #[cfg(target_os = "linux")]
@@ -57,6 +58,8 @@ enum Command {
     /// Watch the sizes of topics with a budget while partitions and topics are added under load
     #[cfg(target_os = "linux")]
     Retention(retention::Arguments),
+    /// Measure what requests cost, beside Apache Kafka and others
+    Bench(bench::Arguments),
     /// Measure start-up, memory and the size of the binary
     Measure(measure::Arguments),
     /// Try spoilt inputs on everything that reads bytes from strangers
@@ -87,6 +90,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Full(arguments) => full::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::Retention(arguments) => retention::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Measure(arguments) => measure::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Tidy => tidy::run(),

@@ -66,7 +66,13 @@ fn ratios(bars: &[(&Row, f64)], path: &Path) -> Drawn {
         .set_label_area_size(LabelAreaPosition::Left, LABELS)
         .set_label_area_size(LabelAreaPosition::Bottom, MARGIN)
         .build_cartesian_2d((least..most).log_scale(), 0.0..count)?;
-    chart.configure_mesh().disable_y_mesh().disable_y_axis().y_labels(0).x_label_formatter(&|x| format!("{x}×")).draw()?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .y_labels(0)
+        .x_label_formatter(&|x| format!("{x}×"))
+        .draw()?;
     let mut top = count;
     for (row, ratio) in bars {
         let colour = match row.verdict {

@@ -5,9 +5,8 @@ use comfy_table::presets::ASCII_MARKDOWN;
 
 use super::{Better, Goal, Row, Series};
 
-const HEADER: [&str; 10] = [
-    "workload", "metric", "better", "ottla", "peer", "ratio [95 %]", "of floor", "at least", "aim", "result",
-];
+const HEADER: [&str; 10] =
+    ["workload", "metric", "better", "ottla", "peer", "ratio [95 %]", "of floor", "at least", "aim", "result"];
 
 pub(crate) fn text(series: &Series) -> String {
     let mut table = Table::new();
@@ -79,7 +78,7 @@ mod tests {
     #[test]
     fn a_line_says_who_is_better_and_by_how_much() {
         let series = Series {
-            cells: vec![cell(Figure::lower("cost", "µs").times(4.0, 8.0).floor(1.5), [10.0, 20.0])],
+            cells: vec![cell(Figure::lower("cost", "µs").times(4.0, 8.0).floor(Some(1.5)), [10.0, 20.0])],
             notes: vec!["a note".to_owned()],
             ..Series::default()
         };
@@ -87,7 +86,15 @@ mod tests {
         assert_eq!(
             shown,
             [
-                "P3 1 connection", "cost, µs", "lower", "3.00", "15.0 (kafka)", "5.00× [5.00–5.00]", "50 %", "4×", "8×",
+                "P3 1 connection",
+                "cost, µs",
+                "lower",
+                "3.00",
+                "15.0 (kafka)",
+                "5.00× [5.00–5.00]",
+                "50 %",
+                "4×",
+                "8×",
                 "met"
             ]
         );

@@ -1,0 +1,233 @@
+//! One broker under load: topics are made, the replayer runs beside it, and what it reports becomes figures.
+//!
+//! The replayer (`ottla-bench replay`) is a process of its own, so that its CPU is not this program's.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::peer::Running;
+use crate::process;
+use crate::replay::client::Client;
+
+/// How often memory is looked at while a load runs.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Files of deleted topics go soon, on every broker: pages are used again, and the disk does not fill.
+const REMOVE_SOON: (&str, &str) = ("file.delete.delay.ms", "1000");
+/// Seconds that every load runs before its window opens.
+const WARM_UP: u64 = 1;
+
+/// What a turn found: the figures, and the load's report as it came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) values: BTreeMap<String, f64>,
+    pub(crate) raw: Value,
+}
+
+impl Outcome {
+    pub(crate) fn with(mut self, name: &str, value: f64) -> Outcome {
+        self.values.insert(name.to_owned(), value);
+        self
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+}
+
+/// The replayer's report, and the most memory the broker had meanwhile.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) seconds: f64,
+    pub(crate) requests: u64,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) uncompressed_bytes: u64,
+    errors: u64,
+    error: Option<String>,
+    pub(crate) latency_us: Latency,
+    broker_cpu_s: Option<f64>,
+    #[serde(skip)]
+    pub(crate) peak_memory: u64,
+    #[serde(skip)]
+    raw: Value,
+}
+
+impl Report {
+    pub(crate) fn outcome(&self) -> Outcome {
+        Outcome { raw: self.raw.clone(), ..Outcome::default() }
+    }
+
+    /// With the three percentiles, in microseconds.
+    pub(crate) fn latencies(&self) -> Outcome {
+        let Latency { p50, p99, p999 } = self.latency_us;
+        self.outcome().with("p50", p50).with("p99", p99).with("p99.9", p999)
+    }
+
+    pub(crate) fn cpu_s(&self) -> Result<f64> {
+        let cpu = self.broker_cpu_s.context("the broker's CPU time is missing")?;
+        ensure!(cpu > 0.0, "the broker used no CPU");
+        Ok(cpu)
+    }
+
+    pub(crate) fn gb(&self) -> f64 {
+        self.bytes as f64 / 1e9
+    }
+
+    pub(crate) fn requests_per_second(&self) -> f64 {
+        self.requests as f64 / self.seconds
+    }
+}
+
+pub(crate) struct Side {
+    pub(crate) name: String,
+    pub(crate) broker: Running,
+    topics: usize,
+}
+
+impl Side {
+    pub(crate) fn new(name: &str, broker: Running) -> Side {
+        Side { name: name.to_owned(), broker, topics: 0 }
+    }
+
+    /// A new topic's name; it is gone with the next call of [`Side::delete`], or with the workload.
+    pub(crate) fn create(&mut self, partitions: u32) -> Result<String> {
+        self.topics += 1;
+        let topic = format!("bench-{}", self.topics);
+        let (name, value) = REMOVE_SOON;
+        self.client()?.create_topic(&topic, i32::try_from(partitions)?, &[(name.to_owned(), value.to_owned())])?;
+        Ok(topic)
+    }
+
+    pub(crate) fn delete(&self, topic: &str) -> Result<()> {
+        self.client()?.delete_topic(topic)
+    }
+
+    fn client(&self) -> Result<Client> {
+        Client::open(&self.broker.address().to_string())
+    }
+
+    /// Produces to a topic of its own, which is deleted afterwards.
+    pub(crate) fn produce(&mut self, partitions: u32, load: &str, seconds: u64) -> Result<Report> {
+        let topic = self.create(partitions)?;
+        let report = self.load("produce", &topic, partitions, load, seconds);
+        self.delete(&topic)?;
+        report
+    }
+
+    /// Produces and consumes to the end, on a topic of its own.
+    pub(crate) fn tail(&mut self, partitions: u32, load: &str, seconds: u64) -> Result<Report> {
+        let topic = self.create(partitions)?;
+        let report = self.load("tail", &topic, partitions, load, seconds);
+        self.delete(&topic)?;
+        report
+    }
+
+    /// Runs the replayer on a topic that is there; its window opens after a second.
+    pub(crate) fn load(&self, kind: &str, topic: &str, partitions: u32, load: &str, seconds: u64) -> Result<Report> {
+        let load = format!("{load} --partitions {partitions} --warmup {WARM_UP} --seconds {seconds}");
+        self.replay(kind, topic, &load)
+    }
+
+    /// Runs the replayer to its end.
+    pub(crate) fn replay(&self, kind: &str, topic: &str, load: &str) -> Result<Report> {
+        let child = self.spawn(kind, topic, load)?;
+        self.report(child).with_context(|| format!("replay {kind} {load}"))
+    }
+
+    pub(crate) fn spawn(&self, kind: &str, topic: &str, load: &str) -> Result<Child> {
+        let pid = self.broker.pid()?.to_string();
+        let mut command = self.replayer(kind)?;
+        command.args(["--topic", topic, "--broker-pid", &pid]).args(load.split_whitespace());
+        Ok(command.spawn()?)
+    }
+
+    /// Watches the broker's memory until the replayer ends, and reads its report.
+    pub(crate) fn report(&self, mut child: Child) -> Result<Report> {
+        let pid = self.broker.pid()?;
+        let mut stdout = child.stdout.take().context("the replayer has no output")?;
+        let reader = thread::spawn(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).map(|_| text)
+        });
+        let mut peak_memory = 0;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            peak_memory = peak_memory.max(process::resident(pid)?);
+            thread::sleep(LOOK_AGAIN);
+        };
+        let Ok(text) = reader.join() else { bail!("the replayer's output cannot be read") };
+        ensure!(status.success(), "{status}");
+        let raw: Value = serde_json::from_str(&text?).context("the replayer's report cannot be read")?;
+        let report = Report::deserialize(&raw)?;
+        let first = report.error.as_deref().unwrap_or("of an unknown kind");
+        ensure!(report.errors == 0, "{} errors, the first: {first}", report.errors);
+        ensure!(report.requests > 0, "nothing was answered");
+        Ok(Report { peak_memory, raw, ..report })
+    }
+
+    /// Its complaints go where ours go.
+    pub(crate) fn replayer(&self, kind: &str) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["replay", kind, "--address", &self.broker.address().to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Ok(command)
+    }
+
+    /// The files of all logs as they are now, on the disk, so that their pages can be dropped or read again.
+    pub(crate) fn logs(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        collect(self.broker.data(), &mut files)?;
+        for file in &files {
+            File::open(file)?.sync_all()?;
+        }
+        Ok(files)
+    }
+
+    /// How much the logs hold.
+    pub(crate) fn stored(&self) -> Result<u64> {
+        let mut files = Vec::new();
+        collect(self.broker.data(), &mut files)?;
+        Ok(files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum())
+    }
+
+    /// Memory once it has stopped changing, in bytes.
+    pub(crate) fn settled_memory(&self) -> Result<u64> {
+        let pid = self.broker.pid()?;
+        let began = Instant::now();
+        let mut last = process::resident(pid)?;
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            let now = process::resident(pid)?;
+            if now.abs_diff(last) < last / 100 + 65_536 || began.elapsed() > Duration::from_secs(20) {
+                return Ok(now);
+            }
+            last = now;
+        }
+    }
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

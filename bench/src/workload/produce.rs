@@ -1,0 +1,201 @@
+//! P1 to P6: what a produced gigabyte, request or acknowledgement costs.
+
+use anyhow::{Context, Result};
+
+use super::{BATCH_BYTES, P2};
+use crate::contest::Contest;
+use crate::load::{Outcome, Report};
+use crate::peer::Profile;
+use crate::report::{Figure, Goal, OTTLA};
+use crate::statistics::median;
+
+const P1: &str = "--connections 2 --depth 5 --record-bytes 1024 --batch-bytes 1000000";
+const P3: &str = "--depth 1 --record-bytes 100 --batch-bytes 200 --acks all";
+const P5: &str = "--connections 4 --depth 5 --record-bytes 1024 --batch-bytes 100000 --acks all --idempotent";
+const PARTITIONS: u32 = 16;
+
+const THROUGHPUT: &str = "throughput per CPU";
+const WALL: &str = "throughput";
+const MEMORY: &str = "memory";
+const REQUESTS: &str = "requests";
+const COST: &str = "CPU per request";
+
+pub(super) fn p1(contest: &mut Contest) -> Result<()> {
+    contest.start(Profile::Default)?;
+    contest.warm_up(PARTITIONS, &format!("{P1} --acks all"));
+    for acks in ["1", "all"] {
+        let load = format!("{P1} --acks {acks}");
+        let figures = vec![
+            Figure::higher(THROUGHPUT, "GB/cpu-s")
+                .times(1.5, 2.0)
+                .floor(contest.floor("/receive_write_1m/gb_per_cpu_s")),
+            Figure::higher(WALL, "GB/s"),
+            Figure::lower(MEMORY, "MB"),
+        ];
+        let seconds = contest.pace.seconds;
+        contest.cell(contest.pace.rounds, &format!("acks={acks}"), &load, figures, |side| {
+            bulk(&side.produce(PARTITIONS, &load, seconds)?)
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn p2(contest: &mut Contest) -> Result<()> {
+    contest.start(Profile::Default)?;
+    contest.warm_up(PARTITIONS, P2);
+    let rounds = contest.pace.rounds;
+    p2_maximum(contest, rounds);
+    let ceiling = ceiling(contest)?;
+    for percent in [10, 50, 80] {
+        let rate = ceiling * f64::from(percent) / 100.0;
+        let load = format!("{P2} --rate {rate:.0}");
+        let name = format!("{percent} % of the slower one's maximum");
+        let figures = vec![
+            Figure::lower("p50", "µs"),
+            Figure::lower("p99", "µs"),
+            Figure::lower("p99.9", "µs"),
+            Figure::higher(THROUGHPUT, "GB/cpu-s"),
+        ];
+        let seconds = contest.pace.seconds;
+        contest.cell(rounds, &name, &load, figures, |side| {
+            let report = side.produce(PARTITIONS, &load, seconds)?;
+            Ok(report.latencies().with(THROUGHPUT, report.gb() / report.cpu_s()?))
+        });
+    }
+    Ok(())
+}
+
+/// P2 as fast as it goes.
+fn p2_maximum(contest: &mut Contest, rounds: usize) {
+    let figures = vec![
+        Figure::higher(THROUGHPUT, "GB/cpu-s").times(2.5, 4.0).floor(contest.floor("/receive_write_16k/gb_per_cpu_s")),
+        Figure::higher(WALL, "GB/s"),
+        Figure::lower(MEMORY, "MB").goal(Goal::Times(5.0), Goal::AtMost(80.0)),
+        Figure::higher(REQUESTS, "1/s"),
+    ];
+    let seconds = contest.pace.seconds;
+    contest.cell(rounds, "maximum", P2, figures, |side| bulk(&side.produce(PARTITIONS, P2, seconds)?));
+}
+
+/// Batches a second that the slower of the two takes at most; measured if P2 was not among the workloads.
+pub(super) fn ceiling(contest: &mut Contest) -> Result<f64> {
+    if slower(contest).is_none() {
+        p2_maximum(contest, 1);
+    }
+    slower(contest).context("no broker's maximum is known")
+}
+
+fn slower(contest: &Contest) -> Option<f64> {
+    let figure = Figure::higher(REQUESTS, "");
+    let cells = contest.series.cells.iter().filter(|cell| cell.peer == contest.peer() && cell.name == "maximum");
+    let of = |broker: &str| -> Option<f64> {
+        let values = cells.clone().flat_map(|cell| cell.values(broker, &figure).into_values());
+        median(&values.collect::<Vec<_>>())
+    };
+    let maxima = [of(OTTLA), of(contest.peer())];
+    maxima.into_iter().flatten().reduce(f64::min)
+}
+
+pub(super) fn p3(contest: &mut Contest) -> Result<()> {
+    contest.start(Profile::Default)?;
+    contest.warm_up(PARTITIONS, &format!("{P3} --connections 16"));
+    for connections in [1, 16, 256] {
+        let load = format!("{P3} --connections {connections}");
+        let figures = vec![
+            Figure::lower(COST, "µs").times(4.0, 8.0),
+            Figure::lower("p50", "µs").times(2.0, 5.0),
+            Figure::lower("p99", "µs").times(3.0, 8.0),
+            Figure::lower("p99.9", "µs").times(3.0, 8.0),
+        ];
+        let seconds = contest.pace.seconds;
+        let name = if connections == 1 { "1 connection".to_owned() } else { format!("{connections} connections") };
+        contest.cell(contest.pace.rounds, &name, &load, figures, |side| {
+            let report = side.produce(PARTITIONS, &load, seconds)?;
+            Ok(report.latencies().with(COST, report.cpu_s()? * 1e6 / report.requests as f64))
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn p4(contest: &mut Contest) -> Result<()> {
+    contest.start(Profile::Durable)?;
+    let tiny = format!("{P3} --connections 16");
+    contest.warm_up(PARTITIONS, &tiny);
+    // Nobody acknowledges more than all waiting producers with one sync.
+    let sync = contest.floor("/sync_4k/p50_us");
+    for (name, load, waiting) in [("16 producers", &*tiny, 16.0), ("16 KB batches", P2, 20.0)] {
+        let figures = vec![
+            Figure::higher("acknowledgements", "1/s").times(3.0, 6.0).floor(sync.map(|micros| waiting * 1e6 / micros)),
+            Figure::lower("p50", "µs"),
+            Figure::lower("p99.9", "µs"),
+        ];
+        let seconds = contest.pace.seconds;
+        contest.cell(contest.pace.rounds, name, load, figures, |side| {
+            let report = side.produce(PARTITIONS, load, seconds)?;
+            Ok(report.latencies().with("acknowledgements", report.requests_per_second()))
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn p5(contest: &mut Contest) -> Result<()> {
+    contest.start(Profile::Default)?;
+    contest.warm_up(PARTITIONS, &format!("{P5} --compression zstd"));
+    for codec in ["lz4", "zstd"] {
+        let load = format!("{P5} --compression {codec}");
+        let figures = vec![
+            Figure::higher("uncompressed throughput per CPU", "GB/cpu-s").times(3.0, 5.0),
+            Figure::higher("uncompressed throughput", "GB/s"),
+        ];
+        let seconds = contest.pace.seconds;
+        contest.cell(contest.pace.rounds, codec, &load, figures, |side| {
+            let report = side.produce(PARTITIONS, &load, seconds)?;
+            let gb = report.uncompressed_bytes as f64 / 1e9;
+            let outcome = report.outcome().with("uncompressed throughput per CPU", gb / report.cpu_s()?);
+            Ok(outcome.with("uncompressed throughput", gb / report.seconds))
+        });
+    }
+    Ok(())
+}
+
+/// The cost of a batch over more and more partitions, against the same broker's cost over one.
+pub(super) fn p6(contest: &mut Contest) -> Result<()> {
+    contest.start(Profile::Default)?;
+    contest.warm_up(100, P2);
+    let most = contest.pace.partitions;
+    let figures = vec![
+        Figure::lower("CPU per batch, 1 partition", "µs"),
+        Figure::lower(&against_one(100), "×"),
+        Figure::lower(&against_one(1000), "×"),
+        Figure::lower(&against_one(most), "×").goal(Goal::AtMost(1.5), Goal::AtMost(1.2)),
+    ];
+    let seconds = contest.pace.seconds.min(4);
+    contest.cell(contest.pace.rounds, "many partitions", P2, figures, |side| {
+        let one = side.produce(1, P2, seconds)?;
+        let cost_of_one = cost(&one)?;
+        let mut outcome = one.outcome().with("CPU per batch, 1 partition", cost_of_one);
+        // The goal is about Ottla's own slope; peers would need minutes in each round to make the most partitions.
+        let sizes: &[u32] = if side.name == OTTLA { &[100, 1000, most] } else { &[100, 1000] };
+        for partitions in sizes {
+            let many = cost(&side.produce(*partitions, P2, seconds)?)?;
+            outcome = outcome.with(&against_one(*partitions), many / cost_of_one);
+        }
+        Ok(outcome)
+    });
+    Ok(())
+}
+
+/// CPU of a batch in microseconds.
+fn cost(report: &Report) -> Result<f64> {
+    Ok(report.cpu_s()? * 1e6 / (report.bytes as f64 / BATCH_BYTES))
+}
+
+fn against_one(partitions: u32) -> String {
+    format!("cost of {partitions} partitions against one")
+}
+
+fn bulk(report: &Report) -> Result<Outcome> {
+    let outcome = report.outcome().with(THROUGHPUT, report.gb() / report.cpu_s()?);
+    let outcome = outcome.with(WALL, report.gb() / report.seconds).with(MEMORY, report.peak_memory as f64 / 1e6);
+    Ok(outcome.with(REQUESTS, report.requests_per_second()))
+}
