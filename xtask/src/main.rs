@@ -13,6 +13,7 @@ mod compat;
 #[cfg(target_os = "linux")]
 mod full;
 mod fuzz;
+mod gate;
 mod group_bench;
 mod groups;
 mod history;
@@ -64,6 +65,8 @@ enum Command {
     Measure(measure::Arguments),
     /// Try spoilt inputs on everything that reads bytes from strangers
     Fuzz(fuzz::Arguments),
+    /// Count what requests cost, and compare it with the record
+    Gate(gate::Arguments),
     /// Check the rules of this house that a program can check
     Tidy,
 }
@@ -93,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Measure(arguments) => measure::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Gate(arguments) => gate::run(&arguments),
         Command::Tidy => tidy::run(),
     }
 }

@@ -20,7 +20,6 @@ pub(super) type Calls = BTreeMap<String, u64>;
 pub(super) struct Strace {
     pub(super) broker: Broker,
     list: PathBuf,
-    housekeeper: u32,
 }
 
 impl Strace {
@@ -30,8 +29,7 @@ impl Strace {
         // With -D the broker is our child, and strace its grandchild. Short strings: we want the names.
         let wrapper = ["strace", "-D", "-f", "-s0", "-e", "signal=none", "-o", path].map(str::to_owned);
         let broker = Broker::start(binary, place, &wrapper)?;
-        let housekeeper = broker.housekeeper()?;
-        Ok(Strace { broker, list, housekeeper })
+        Ok(Strace { broker, list })
     }
 
     /// A point from which to count.
@@ -45,7 +43,7 @@ impl Strace {
         list.seek(SeekFrom::Start(point))?;
         let mut lines = String::new();
         list.read_to_string(&mut lines)?;
-        Ok(parse(&lines, self.housekeeper))
+        Ok(parse(&lines, self.broker.housekeeper()?))
     }
 }
 
