@@ -9,7 +9,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod contest;
+mod flame;
 mod floors;
+mod gate;
 mod load;
 mod machine;
 mod namespace;
@@ -40,8 +42,12 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Draw where Ottla's CPU goes
+    Flame(flame::Arguments),
     /// What the machine can do at best, measured on its primitives
     Floors(floors::Arguments),
+    /// Count what requests cost in instructions, allocations, system calls and context switches
+    Gate(gate::Arguments),
     /// Load a broker without being the limit
     Replay(replay::Arguments),
 }
@@ -50,7 +56,9 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Report { results, out } => report(&results, &out),
+        Command::Flame(arguments) => flame::run(&arguments),
         Command::Floors(arguments) => floors::run(&arguments),
+        Command::Gate(arguments) => gate::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
     };
     done.unwrap_or_else(|error| {

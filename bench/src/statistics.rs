@@ -5,7 +5,7 @@
 
 const DRAWS: usize = 10_000;
 /// Always the same draws, so that a table computed twice from one series is the same table.
-const SEED: u64 = 0x6F74_746C_61;
+const SEED: u64 = 0x006F_7474_6C61;
 
 /// The middle value, or the mean of the two in the middle.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {

@@ -16,7 +16,13 @@ mod start;
 mod tail;
 
 /// 1 KB records in 16 KB batches, as common clients send them.
-const P2: &str = "--connections 4 --depth 5 --record-bytes 1024 --batch-bytes 16384 --acks all --idempotent";
+pub(crate) const P2: &str = "--connections 4 --depth 5 --record-bytes 1024 --batch-bytes 16384 --acks all --idempotent";
+/// One small record a request.
+pub(crate) const P3: &str = "--depth 1 --record-bytes 100 --batch-bytes 200 --acks all";
+/// One consumer that catches up asks for a megabyte at a time.
+pub(crate) const FETCH: &str = "--connections 1 --max-bytes 1048576 --partition-max-bytes 1048576";
+/// One consumer at the end of the log.
+pub(crate) const TAIL: &str = "--record-bytes 1024 --acks all --consumers 1";
 const BATCH_BYTES: f64 = 16_384.0;
 
 pub(crate) struct Workload {

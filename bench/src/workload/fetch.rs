@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::{BATCH_BYTES, P2, produce};
+use super::{BATCH_BYTES, FETCH, P2, produce};
 use crate::contest::Contest;
 use crate::load::{Report, Side};
 use crate::machine::{drop_cached, warm};
@@ -12,8 +12,6 @@ use crate::peer::Profile;
 use crate::report::Figure;
 
 const PARTITIONS: u32 = 16;
-/// One consumer that asks for a megabyte at a time.
-const FETCH: &str = "--connections 1 --max-bytes 1048576 --partition-max-bytes 1048576";
 /// Batches a second while the backlog is made: slow enough for every broker.
 const MAKING: f64 = 12_000.0;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{BATCH_BYTES, P2};
+use super::{BATCH_BYTES, P2, P3};
 use crate::contest::Contest;
 use crate::load::{Outcome, Report};
 use crate::peer::Profile;
@@ -10,7 +10,6 @@ use crate::report::{Figure, Goal, OTTLA};
 use crate::statistics::median;
 
 const P1: &str = "--connections 2 --depth 5 --record-bytes 1024 --batch-bytes 1000000";
-const P3: &str = "--depth 1 --record-bytes 100 --batch-bytes 200 --acks all";
 const P5: &str = "--connections 4 --depth 5 --record-bytes 1024 --batch-bytes 100000 --acks all --idempotent";
 const PARTITIONS: u32 = 16;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{BATCH_BYTES, produce};
+use super::{BATCH_BYTES, TAIL, produce};
 use crate::contest::Contest;
 use crate::peer::Profile;
 use crate::report::Figure;
@@ -14,12 +14,11 @@ const CONSUMERS: u32 = 5;
 const SUSTAINED: f64 = 0.95;
 
 pub(super) fn c3(contest: &mut Contest) -> Result<()> {
-    const RECORDS: &str = "--record-bytes 1024 --acks all --consumers 1";
     contest.start(Profile::Default)?;
     let warm_up = contest.pace.warm_up;
-    let many = format!("{RECORDS} --rate 50000 --batch-records 10");
+    let many = format!("{TAIL} --rate 50000 --batch-records 10");
     contest.prepare(|side| side.tail(C3_PARTITIONS, &many, warm_up).map(drop));
-    let few = format!("{RECORDS} --rate 1000 --batch-records 1");
+    let few = format!("{TAIL} --rate 1000 --batch-records 1");
     for (name, load) in [("1 k records/s", &few), ("50 k records/s", &many)] {
         let figures = vec![
             Figure::lower("p50", "µs").times(1.5, 2.0),
