@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 const TOLERANCE: f64 = 0.03;
 /// Changes of less than this much of a call are the edges of a run.
 const EDGE: f64 = 0.01;
+/// The same for context switches: a request that does not fit into the socket arrives in one piece or two.
+const SWITCHES_EDGE: f64 = 0.15;
 
 /// What one request costs, on average.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,12 +30,13 @@ impl Costs {
             (INSTRUCTIONS, self.instructions),
             ("allocations", self.allocations),
             ("system calls", self.system_calls),
-            ("context switches", self.switches),
+            (SWITCHES, self.switches),
         ]
     }
 }
 
 const INSTRUCTIONS: &str = "instructions";
+const SWITCHES: &str = "context switches";
 
 /// What the number of instructions depends on besides our code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,7 +105,7 @@ pub(super) fn compare(recorded: &Record, now: &Record) -> Vec<Row> {
             let verdict = match recorded {
                 None => Verdict::New,
                 Some(_) if measure == INSTRUCTIONS && !same_build => Verdict::Incomparable,
-                Some(recorded) => judge(recorded, now),
+                Some(recorded) => judge(recorded, now, if measure == SWITCHES { SWITCHES_EDGE } else { EDGE }),
             };
             rows.push(Row { script: script.clone(), measure, recorded, now, verdict });
         }
@@ -110,8 +113,8 @@ pub(super) fn compare(recorded: &Record, now: &Record) -> Vec<Row> {
     rows
 }
 
-fn judge(recorded: f64, now: f64) -> Verdict {
-    let free = (recorded * TOLERANCE).max(EDGE);
+fn judge(recorded: f64, now: f64, edge: f64) -> Verdict {
+    let free = (recorded * TOLERANCE).max(edge);
     if now > recorded + free {
         Verdict::Worse
     } else if now < recorded - free {
