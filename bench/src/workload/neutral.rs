@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use super::P2;
 use crate::contest::Contest;
 use crate::load::{Outcome, Side};
 use crate::neutral::{
@@ -20,8 +21,7 @@ const PRODUCER: &[&str] = &["acks=all", "linger.ms=5", "enable.idempotence=true"
 pub(super) fn n1(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
     let records = RATE * contest.pace.seconds;
-    // A JVM needs what `Contest::warm_up` gives by time.
-    contest.prepare(|side| both(side, RATE * 2, rdkafka_produce, rdkafka_consume).map(drop));
+    contest.warm_up(PARTITIONS, P2);
     let rounds = contest.pace.rounds;
     let settings = PRODUCER.join(" ");
     contest.cell(rounds, "Kafka's performance tools", &settings, figures(), |side| {
