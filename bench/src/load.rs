@@ -188,20 +188,19 @@ impl Side {
     }
 
     /// The files of all logs as they are now, on the disk, so that their pages can be dropped or read again.
-    pub(crate) fn logs(&self) -> Result<Vec<PathBuf>> {
+    pub(crate) fn logs(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        collect(self.broker.data(), &mut files)?;
-        for file in &files {
-            File::open(file)?.sync_all()?;
-        }
-        Ok(files)
+        collect(self.broker.data(), &mut files);
+        // What is gone meanwhile was a deleted topic's.
+        files.retain(|file| File::open(file).is_ok_and(|file| file.sync_all().is_ok()));
+        files
     }
 
     /// How much the logs hold.
-    pub(crate) fn stored(&self) -> Result<u64> {
+    pub(crate) fn stored(&self) -> u64 {
         let mut files = Vec::new();
-        collect(self.broker.data(), &mut files)?;
-        Ok(files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum())
+        collect(self.broker.data(), &mut files);
+        files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum()
     }
 
     /// Memory once it has stopped changing, in bytes.
@@ -220,14 +219,14 @@ impl Side {
     }
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
+/// The logs below a directory; one that vanishes meanwhile was a deleted topic's.
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
         if path.is_dir() {
-            collect(&path, files)?;
+            collect(&path, files);
         } else if path.extension().is_some_and(|extension| extension == "log") {
             files.push(path);
         }
     }
-    Ok(())
 }

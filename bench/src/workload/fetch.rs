@@ -24,11 +24,13 @@ struct Backlog {
 
 impl Backlog {
     fn make(side: &mut Side, gb: f64) -> Result<Backlog> {
+        let before = side.logs();
         let topic = side.create(PARTITIONS)?;
         let seconds = (gb * 1e9 / BATCH_BYTES / MAKING).ceil();
         let load = format!("{P2} --partitions {PARTITIONS} --rate {MAKING} --warmup 0 --seconds {seconds}");
         side.replay("produce", &topic, &load)?;
-        Ok(Backlog { topic, files: side.logs()? })
+        let files = side.logs().into_iter().filter(|file| !before.contains(file)).collect();
+        Ok(Backlog { topic, files })
     }
 
     fn warm(&self) -> Result<()> {
@@ -125,11 +127,15 @@ pub(super) fn c2(contest: &mut Contest) -> Result<()> {
         let backlog = backlogs.of(side)?;
         let arguments = format!("{load} --partitions {PARTITIONS} --warmup 1 --seconds {seconds}");
         let mut producer = side.spawn("produce", &topic, &arguments)?;
-        let mut read = 0.0;
+        let mut read: Result<f64> = Ok(0.0);
         // Read to the end, the data is warm: it is dropped and read again until the producers are through.
         while producer.try_wait()?.is_none() {
-            read += once(side, backlog)?.gb();
+            read = read.and_then(|gb| Ok(gb + once(side, backlog)?.gb()));
+            if read.is_err() {
+                producer.kill()?;
+            }
         }
+        let read = read?;
         let report = side.report(producer);
         side.delete(&topic)?;
         Ok(report?.latencies().with("read meanwhile", read))
