@@ -47,7 +47,8 @@ impl Strace {
     }
 }
 
-/// Reads a list of `THREAD NAME(ARGUMENTS...`. A call that was interrupted has a second line, `THREAD <... NAME resumed`.
+/// Reads a list of `THREAD NAME(ARGUMENTS...`. A call that was interrupted has a second line, with `<... NAME resumed`
+/// in place of the name.
 fn parse(lines: &str, ignored: u32) -> Calls {
     let mut calls = Calls::new();
     for line in lines.lines() {
