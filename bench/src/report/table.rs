@@ -24,13 +24,35 @@ pub(crate) fn text(series: &Series) -> String {
     text += &format!("Medians of {} rounds of {} s. ", series.rounds, series.seconds);
     text += "Ratio: how many times better Ottla is, whichever way better is; below 1 the peer wins.\n";
     let errors = rows.iter().filter_map(|row| Some(format!("{} {}: {}", row.workload, row.cell, row.error.as_ref()?)));
-    let mut notes: Vec<String> = errors.chain(series.notes.iter().cloned()).collect();
+    let mut notes: Vec<String> = errors.chain(agreement(&rows)).chain(series.notes.iter().cloned()).collect();
     notes.dedup();
     for note in notes {
         text += &format!("\n- {note}");
     }
     text.truncate(text.trim_end().len());
     text + "\n"
+}
+
+/// Whether the clients of others find the same broker better as the replayer does where it asks the same.
+fn agreement(rows: &[Row]) -> Vec<String> {
+    let same = [
+        ("produce per CPU", "P2", "maximum", "throughput per CPU"),
+        ("consume per CPU", "C1", "warm", "throughput per CPU"),
+        ("mean", "C3", "1 k records/s", "p50"),
+    ];
+    let mut lines = Vec::new();
+    for neutral in rows.iter().filter(|row| row.workload == "N1") {
+        let Some((_, workload, cell, metric)) = same.iter().find(|same| same.0 == neutral.metric) else { continue };
+        let replayed = rows.iter().filter(|row| row.peer_name == neutral.peer_name);
+        let replayed = replayed.filter(|row| (&*row.workload, &*row.cell, &*row.metric) == (workload, cell, metric));
+        for (ours, theirs) in replayed.filter_map(|row| Some((row.ratio?, neutral.ratio?))) {
+            let agree = if (ours >= 1.0) == (theirs >= 1.0) { "agrees" } else { "DISAGREES" };
+            let (ours, theirs) = (number(ours), number(theirs));
+            let who = format!("{}, {} ({theirs}×)", neutral.cell, neutral.metric);
+            lines.push(format!("{who} {agree} with {workload} {cell} ({ours}×) about who is better"));
+        }
+    }
+    lines
 }
 
 fn line(row: &Row) -> [String; 10] {
@@ -109,6 +131,20 @@ mod tests {
         let shown = line(&series.rows()[0]);
         assert_eq!((&*shown[3], &*shown[4], &*shown[9]), ("failed", "failed (kafka)", "no figure"));
         assert!(text(&series).contains("P3 1 connection: ottla: no room"));
+    }
+
+    #[test]
+    fn clients_that_disagree_are_named() {
+        let replayed = |values| {
+            let mut cell = cell(Figure::higher("cost", "GB"), values);
+            (cell.workload, cell.name) = ("P2".to_owned(), "maximum".to_owned());
+            cell
+        };
+        let mut rows = Series { cells: vec![replayed([1.0, 2.0]), replayed([4.0, 8.0])], ..Series::default() }.rows();
+        rows[0].metric = "throughput per CPU".to_owned();
+        (rows[1].workload, rows[1].metric) = ("N1".to_owned(), "produce per CPU".to_owned());
+        let said = agreement(&rows);
+        assert_eq!(said, ["maximum, produce per CPU (0.50×) DISAGREES with P2 maximum (2.00×) about who is better"]);
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub(super) fn c2(contest: &mut Contest) -> Result<()> {
     let seconds = contest.pace.seconds;
     let rounds = contest.pace.rounds;
     contest.cell(rounds, "without a reader", &load, vec![Figure::lower("p99.9", "µs")], |side| {
-        Ok(side.produce(PARTITIONS, &load, seconds)?.latencies())
+        side.produce(PARTITIONS, &load, seconds)?.latencies()
     });
     let figures = vec![
         Figure::lower("p50", "µs"),
@@ -138,7 +138,7 @@ pub(super) fn c2(contest: &mut Contest) -> Result<()> {
         let read = read?;
         let report = side.report(producer);
         side.delete(&topic)?;
-        Ok(report?.latencies().with("read meanwhile", read))
+        Ok(report?.latencies()?.with("read meanwhile", read))
     });
     Ok(())
 }

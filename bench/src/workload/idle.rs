@@ -32,7 +32,7 @@ pub(super) fn i1(contest: &mut Contest) -> Result<()> {
     let partitions = contest.pace.partitions;
     let figures = vec![memory().goal(Goal::Times(8.0), Goal::AtMost(50.0))];
     contest.cell(1, &format!("{partitions} partitions"), "created, nothing written", figures, |side| {
-        side.create(partitions)?;
+        side.create_many(partitions)?;
         megabytes(side)
     });
     Ok(())

@@ -58,7 +58,7 @@ pub(super) fn p2(contest: &mut Contest) -> Result<()> {
         let seconds = contest.pace.seconds;
         contest.cell(rounds, &name, &load, figures, |side| {
             let report = side.produce(PARTITIONS, &load, seconds)?;
-            Ok(report.latencies().with(THROUGHPUT, report.gb() / report.cpu_s()?))
+            Ok(report.latencies()?.with(THROUGHPUT, report.gb() / report.cpu_s()?))
         });
     }
     Ok(())
@@ -110,7 +110,7 @@ pub(super) fn p3(contest: &mut Contest) -> Result<()> {
         let name = if connections == 1 { "1 connection".to_owned() } else { format!("{connections} connections") };
         contest.cell(contest.pace.rounds, &name, &load, figures, |side| {
             let report = side.produce(PARTITIONS, &load, seconds)?;
-            Ok(report.latencies().with(COST, report.cpu_s()? * 1e6 / report.requests as f64))
+            Ok(report.latencies()?.with(COST, report.cpu_s()? * 1e6 / report.requests as f64))
         });
     }
     Ok(())
@@ -131,7 +131,7 @@ pub(super) fn p4(contest: &mut Contest) -> Result<()> {
         let seconds = contest.pace.seconds;
         contest.cell(contest.pace.rounds, name, load, figures, |side| {
             let report = side.produce(PARTITIONS, load, seconds)?;
-            Ok(report.latencies().with("acknowledgements", report.requests_per_second()))
+            Ok(report.latencies()?.with("acknowledgements", report.requests_per_second()))
         });
     }
     Ok(())

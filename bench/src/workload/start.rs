@@ -31,7 +31,7 @@ pub(super) fn s1(contest: &mut Contest) -> Result<()> {
     for (name, partitions, rounds, figure) in cells {
         let mut topics = Vec::new();
         contest.prepare(|side| {
-            topics.push((side.name.clone(), side.create(partitions)?));
+            topics.push((side.name.clone(), side.create_many(partitions)?));
             Ok(())
         });
         contest.cell(rounds, &name, "SIGTERM, start again, produce until accepted", vec![figure], |side| {

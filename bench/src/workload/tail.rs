@@ -29,7 +29,7 @@ pub(super) fn c3(contest: &mut Contest) -> Result<()> {
         let seconds = contest.pace.seconds;
         contest.cell(contest.pace.rounds, name, load, figures, |side| {
             let report = side.tail(C3_PARTITIONS, load, seconds)?;
-            Ok(report.latencies().with("CPU per record", report.cpu_s()? * 1e6 / report.records as f64))
+            Ok(report.latencies()?.with("CPU per record", report.cpu_s()? * 1e6 / report.records as f64))
         });
     }
     Ok(())
@@ -49,7 +49,7 @@ pub(super) fn c4(contest: &mut Contest) -> Result<()> {
     let name = format!("{:.0} MB/s to {CONSUMERS} consumers", rate * 1024.0 / 1e6);
     contest.cell(contest.pace.rounds, &name, &load, figures, |side| {
         let report = side.tail(C4_PARTITIONS, &load, seconds)?;
-        Ok(report.latencies().with("CPU per delivered GB", report.cpu_s()? / report.gb()))
+        Ok(report.latencies()?.with("CPU per delivered GB", report.cpu_s()? / report.gb()))
     });
     Ok(())
 }
