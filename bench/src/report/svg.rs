@@ -127,9 +127,11 @@ fn curves(cell: &Cell) -> Vec<(String, Vec<Point>)> {
     for turn in &cell.turns {
         let buckets = turn.raw.get("histogram").and_then(serde_json::Value::as_array);
         for bucket in buckets.into_iter().flatten() {
-            let number = |index| bucket.get(index).and_then(serde_json::Value::as_u64);
-            if let (Some(upper), Some(count)) = (number(0), number(1)) {
-                *brokers.entry(&turn.broker).or_default().entry(upper).or_default() += count;
+            let upper = bucket.get(0).and_then(serde_json::Value::as_f64);
+            let count = bucket.get(1).and_then(serde_json::Value::as_u64);
+            if let (Some(upper), Some(count)) = (upper, count) {
+                // Bounds have fractions; buckets of several rounds meet at whole microseconds.
+                *brokers.entry(&turn.broker).or_default().entry(upper.ceil() as u64).or_default() += count;
             }
         }
     }
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn a_series_is_drawn() {
         let mut drawn = cell(Figure::lower("cost", "µs").times(4.0, 8.0), [10.0, 20.0]);
-        drawn.turns[0].raw = serde_json::json!({ "histogram": [[10, 90], [20, 9], [500, 1]] });
+        drawn.turns[0].raw = serde_json::json!({ "histogram": [[9.6, 90], [20, 9], [500.0, 1]] });
         let series = Series { cells: vec![drawn], ..Series::default() };
         let place = tempfile::tempdir().unwrap();
         draw(&series, place.path()).unwrap();
