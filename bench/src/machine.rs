@@ -1,12 +1,12 @@
 //! The machine under the measurement: who else is on it, and which files are in its memory.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use rustix::fs::{Advice, fadvise, fdatasync};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
@@ -90,6 +90,35 @@ fn spin(cpu: usize) -> Result<(Duration, Duration)> {
         last = now;
     }
     Ok((lost, longest))
+}
+
+/// Leaves the memory and the disk as every turn finds them: nothing waits to be written, and `bytes` of free memory are
+/// memory of this machine. A host takes back what its guest has freed, and to be given it again costs ten times what
+/// writing to it does: a broker that meets such pages is measured with its host. Returns the gigabytes a CPU-second that
+/// writing took in the end; it tells whether the memory was there.
+pub(crate) fn settle(place: &Path, bytes: u64) -> Result<f64> {
+    rustix::fs::sync();
+    let scratch = place.join("scratch");
+    let mut cost = 0.0;
+    for _ in 0..2 {
+        let before = thread_cpu()?;
+        let chunk = vec![1; 1 << 20];
+        let mut file = File::create(&scratch)?;
+        for _ in 0..bytes / chunk.len() as u64 {
+            file.write_all(&chunk)?;
+        }
+        cost = bytes as f64 / 1e9 / (thread_cpu()? - before).as_secs_f64();
+        // Before it is written to the disk.
+        fs::remove_file(&scratch)?;
+    }
+    Ok(cost)
+}
+
+/// CPU of the thread that calls.
+fn thread_cpu() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = stat.split_whitespace().next().and_then(|field| field.parse().ok());
+    Ok(Duration::from_nanos(nanoseconds.context("no CPU time in /proc/thread-self/schedstat")?))
 }
 
 /// Takes a file, or every file below a directory, out of the page cache; for a read that is cold.

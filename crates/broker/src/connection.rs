@@ -15,6 +15,7 @@ use std::{
     io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
     sync::Arc,
     task::{self, Poll, Wake, Waker},
     time::Duration,
@@ -26,7 +27,12 @@ use ottla_protocol::{
     ApiKey, EncodeError, Reader, RequestHeader,
     frame::{FrameError, Splitter},
 };
-use tokio::{net::TcpStream, sync::Notify, time::Instant};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    sync::Notify,
+    time::{Instant, Sleep},
+};
 
 use crate::{
     api::{self, Context, Later, Served, fetch::ParkedFetch, produce::ParkedProduce, produce::ProduceRun},
@@ -39,6 +45,8 @@ use crate::{
 const PARKED_MAX: usize = 64;
 /// The read buffer of a connection that has just sent its first byte; charged to nobody.
 const INPUT_BYTES_MIN: usize = 4 << 10;
+/// The most that is allocated on a client's word alone, once it has kept it.
+const PROVEN_BYTES_MAX: usize = 2 << 20;
 /// A read buffer larger than this is given back once it is at most half full.
 const INPUT_BYTES_KEPT: usize = 256 << 10;
 /// An empty read buffer is given back after this long: a connection at rest holds nothing.
@@ -58,6 +66,8 @@ pub(crate) struct Connection {
     client: api::Client,
     input: BytesMut,
     charge: Charge,
+    /// Bytes of the largest frame that has arrived whole: up to there the client's next announcement is believed.
+    proven: usize,
     /// A complete request that may not take effect yet.
     next: Option<Bytes>,
     parked: VecDeque<Parked>,
@@ -135,6 +145,7 @@ impl Connection {
             client: api::Client::default(),
             input: BytesMut::new(),
             charge,
+            proven: 0,
             next: None,
             parked: VecDeque::new(),
             outbox: Outbox::default(),
@@ -159,6 +170,8 @@ impl Connection {
 
     async fn serve(&mut self) -> Close {
         let mut stopping = self.broker.stopping.subscribe();
+        // One for good: to arm another for each request would wake a thread for each.
+        let mut timer = pin!(tokio::time::sleep_until(self.deadline()));
         loop {
             let is_stopping = *stopping.borrow_and_update();
             self.take_requests();
@@ -187,8 +200,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 () = self.signal.notify.notified(), if !self.parked.is_empty() => {}
-                filled = fill(&self.stream, &mut self.input, &mut self.charge), if wants_input =>
-                {
+                filled = fill(&mut self.stream, &mut self.input, &mut self.charge, self.proven), if wants_input => {
                     if let Err(why) = filled {
                         if matches!(why, Close::ByClient | Close::Io(_)) {
                             return why;
@@ -197,7 +209,7 @@ impl Connection {
                     }
                 }
                 _ = stopping.changed(), if !is_stopping => {}
-                () = tokio::time::sleep_until(deadline) => {
+                () = passed(timer.as_mut(), deadline) => {
                     if self.overdraft_end().is_some_and(|end| end <= Instant::now()) {
                         return Close::Dawdling;
                     }
@@ -267,7 +279,11 @@ impl Connection {
             return Some(request);
         }
         match Splitter::new(self.broker.options.request_bytes_max).split(&mut self.input) {
-            Ok(request) => request,
+            Ok(request) => {
+                let bytes = request.as_ref().map_or(0, Bytes::len);
+                self.proven = self.proven.max(bytes.min(PROVEN_BYTES_MAX));
+                request
+            }
             Err(error) => {
                 self.closing = Some(error.into());
                 None
@@ -388,6 +404,20 @@ impl Parked {
     }
 }
 
+/// Ends at the deadline. A timer that is armed for a moment before it stays as it is until then.
+async fn passed(mut timer: Pin<&mut Sleep>, deadline: Instant) {
+    if deadline < timer.deadline() {
+        timer.as_mut().reset(deadline);
+    }
+    loop {
+        timer.as_mut().await;
+        if Instant::now() >= deadline {
+            return;
+        }
+        timer.as_mut().reset(deadline);
+    }
+}
+
 /// Answers if the future is ready, and says whether it was.
 fn poll_later(later: &mut Later, waker: &Waker, outbox: &mut Outbox) -> Result<bool, Close> {
     match later.as_mut().poll(&mut task::Context::from_waker(waker)) {
@@ -400,25 +430,23 @@ fn poll_later(later: &mut Later, waker: &Waker, outbox: &mut Outbox) -> Result<b
 }
 
 /// Reads what the socket has, growing the buffer with the bytes that arrive and never past the frame they belong to.
-async fn fill(stream: &TcpStream, input: &mut BytesMut, charge: &mut Charge) -> Result<(), Close> {
-    loop {
-        stream.readable().await?;
-        if input.len() == input.capacity() {
-            // Doubling follows what has arrived; what is missing is only the client's word.
-            let more = input.len().min(missing(input)).max(INPUT_BYTES_MIN);
-            // Never less than before: frames that were taken from the front may still hold their part of the buffer.
-            let kept = (input.len() + more).saturating_sub(INPUT_BYTES_MIN).max(charge.bytes());
-            // While its bytes move, the old buffer and the new one are both there.
-            charge.set(kept + input.len()).await;
-            input.reserve(more);
-            charge.try_set(kept);
-        }
-        match stream.try_read_buf(input) {
-            Ok(0) => return Err(Close::ByClient),
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error.into()),
-        }
+async fn fill(stream: &mut TcpStream, input: &mut BytesMut, charge: &mut Charge, proven: usize) -> Result<(), Close> {
+    // A connection at rest has no buffer.
+    stream.readable().await?;
+    if input.len() == input.capacity() {
+        // Doubling follows what has arrived, and costs a copy each time; what is missing is only the client's word.
+        let more = input.len().max(proven).min(missing(input)).max(INPUT_BYTES_MIN);
+        // Never less than before: frames that were taken from the front may still hold their part of the buffer.
+        let kept = (input.len() + more).saturating_sub(INPUT_BYTES_MIN).max(charge.bytes());
+        // While its bytes move, the old buffer and the new one are both there.
+        charge.set(kept + input.len()).await;
+        input.reserve(more);
+        charge.try_set(kept);
+    }
+    // Unlike `try_read`, this remembers that a read that came back short has emptied the socket.
+    match stream.read_buf(input).await? {
+        0 => Err(Close::ByClient),
+        _ => Ok(()),
     }
 }
 

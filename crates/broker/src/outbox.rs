@@ -15,7 +15,7 @@ use tokio::{io::Interest, net::TcpStream, sync::Semaphore};
 /// Ranges up to this size are copied into memory and leave with their header in one call.
 const COPY_BYTES_MAX: u64 = 8 << 10;
 /// The most bytes one `sendfile` may move before other connections get a turn.
-const SENDFILE_BYTES_MAX: u64 = 512 << 10;
+const SENDFILE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of memory from which on answers are sent before further requests are taken.
 const HELD_BYTES_MAX: usize = 1 << 20;
 /// Buffers gathered into one write.

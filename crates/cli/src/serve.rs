@@ -13,7 +13,7 @@ use ottla_log::OsDisk;
 use ottla_node::{DirectoryLock, Node, NodeConfig};
 use ottla_types::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     failure::Failure,
@@ -56,6 +56,8 @@ async fn serve(settings: ServeSettings) -> Result<(), Failure> {
             advertised: listener.advertised.clone(),
         })
         .collect();
+    // From here on whoever asks us to stop gets an orderly end.
+    let mut stop = StopSignals::new()?;
     // Bound before the data is touched: a port in use must not cost a recovery.
     let bound = Bound::bind(&listeners).map_err(Failure::failed)?;
     let node = Node::open(NodeConfig {
@@ -75,7 +77,7 @@ async fn serve(settings: ServeSettings) -> Result<(), Failure> {
         let broker = Arc::clone(&broker);
         async move { broker.serve(bound).await }
     });
-    stop_asked().await?;
+    stop.asked().await;
     broker.stop();
     serving.await.map_err(Failure::failed)?;
     node.shut_down().map_err(Failure::failed)
@@ -116,15 +118,24 @@ fn banner(settings: &ServeSettings, bound: &[std::net::SocketAddr]) -> Result<()
     ))
 }
 
-/// Ends when the process is asked to stop.
-async fn stop_asked() -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, remembered from the moment this exists.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> Result<StopSignals, Failure> {
+        Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Ends when the process is asked to stop.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn has_ipv6() -> bool {

@@ -123,7 +123,7 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Pend
         };
         let refused = refused.or_else(|| refusal_of_topic(context, topic?));
         let mut answer =
-            TopicProduceResponse { name: data.name.to_string().into(), topic_id: data.topic_id, ..Default::default() };
+            TopicProduceResponse { name: (*data.name).into(), topic_id: data.topic_id, ..Default::default() };
         for (partition_slot, data) in data.partition_data.into_iter().enumerate() {
             let mut response = PartitionProduceResponse { index: data.index, base_offset: -1, ..Default::default() };
             let partition = topic.and_then(|topic| topic.partition(PartitionIndex(data.index)));

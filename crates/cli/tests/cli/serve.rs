@@ -1,5 +1,12 @@
 //! Starting and stopping the broker: what it refuses, and what it keeps.
 
+use std::{
+    net::{TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::broker::{Broker, failure, ottla};
 
 #[test]
@@ -37,4 +44,18 @@ fn l6_sigterm_leaves_a_proof_and_everything_is_there_again() {
     assert!(!dir.path().join("clean-shutdown").exists());
     assert_eq!(broker.ok(&["topic", "describe", "t", "--json"]), before);
     assert_eq!(broker.ok(&["consume", "t"]).lines().count(), 3);
+}
+
+#[test]
+fn l6_a_sigterm_during_the_start_leaves_a_proof_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut child = ottla().args(["serve", "--listen", &port.to_string(), "--data"]).arg(dir.path()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while TcpStream::connect(port).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(dir.path().join("clean-shutdown").exists());
 }
