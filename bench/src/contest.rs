@@ -18,8 +18,8 @@ use crate::report::{Cell, Figure, Series, Turn, table};
 const FAILURES: usize = 2;
 /// A turn is not begun with less room on the disk.
 const ROOM: u64 = 8 << 30;
-/// Memory that is free and backed by the machine when a turn begins: more than a turn writes, but for the fastest.
-const BACKED: u64 = 4 << 30;
+/// Memory that is free and backed by the machine when a turn begins, where a workload does not ask for more.
+const BACKED: u64 = 512 << 20;
 /// Among the values of each turn, beside its figures: it tells a turn whose memory was not there.
 const BACKED_MEMORY: &str = "memory before, GB/cpu-s";
 /// How long a broker has for removing the files of deleted topics.
@@ -46,6 +46,7 @@ pub(crate) struct Contest<'a> {
     sides: Vec<Side>,
     place: PathBuf,
     workload: &'static str,
+    backed: u64,
 }
 
 impl<'a> Contest<'a> {
@@ -56,7 +57,7 @@ impl<'a> Contest<'a> {
         place: PathBuf,
         series: &'a mut Series,
     ) -> Contest<'a> {
-        Contest { pace, series, peers, sides: Vec::new(), place, workload }
+        Contest { pace, series, peers, sides: Vec::new(), place, workload, backed: BACKED }
     }
 
     /// Starts both on fresh data, and freezes them.
@@ -68,6 +69,11 @@ impl<'a> Contest<'a> {
             self.sides.push(Side::new(peer.name(), broker));
         }
         Ok(())
+    }
+
+    /// What the turns from here on write at most, so that they find memory for it.
+    pub(crate) fn expect(&mut self, gigabytes: u64) {
+        self.backed = gigabytes << 30;
     }
 
     /// The peer's name.
@@ -166,7 +172,7 @@ impl<'a> Contest<'a> {
         let side = self.sides.get_mut(index).context("it was not started")?;
         side.broker.thaw()?;
         let done = room(&self.place).and_then(|()| {
-            side.memory = settle(&self.place, BACKED)?;
+            side.memory = settle(&self.place, self.backed)?;
             what(side)
         });
         side.broker.freeze()?;

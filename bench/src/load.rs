@@ -23,7 +23,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Files of deleted topics go soon, on every broker: pages are used again, and the disk does not fill.
 const REMOVE_SOON: (&str, &str) = ("file.delete.delay.ms", "1000");
 /// Seconds that every load runs before its window opens.
-const WARM_UP: u64 = 1;
+const WARM_UP: f64 = 0.5;
 
 /// What a turn found: the figures, and the load's report as it came.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +146,7 @@ impl Side {
         report
     }
 
-    /// Runs the replayer on a topic that is there; its window opens after a second.
+    /// Runs the replayer on a topic that is there; its window opens a moment later.
     pub(crate) fn load(&self, kind: &str, topic: &str, partitions: u32, load: &str, seconds: u64) -> Result<Report> {
         let load = format!("{load} --partitions {partitions} --warmup {WARM_UP} --seconds {seconds}");
         self.replay(kind, topic, &load)

@@ -14,6 +14,8 @@ const P5: &str = "--connections 4 --depth 5 --record-bytes 1024 --batch-bytes 10
 /// P2 without idempotence: its sequences would tie each partition to one connection, and P6 has one for four.
 const P6: &str = "--connections 4 --depth 5 --record-bytes 1024 --batch-bytes 16384 --acks all";
 const PARTITIONS: u32 = 16;
+/// At full speed a longer window would write more than the machine has of backed memory.
+const BULK_SECONDS: u64 = 2;
 
 const THROUGHPUT: &str = "throughput per CPU";
 const WALL: &str = "throughput";
@@ -24,6 +26,7 @@ const COST: &str = "CPU per request";
 pub(super) fn p1(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
     contest.warm_up(PARTITIONS, &format!("{P1} --acks all"));
+    contest.expect(4);
     for acks in ["1", "all"] {
         let load = format!("{P1} --acks {acks}");
         let figures = vec![
@@ -33,7 +36,7 @@ pub(super) fn p1(contest: &mut Contest) -> Result<()> {
             Figure::higher(WALL, "GB/s"),
             Figure::lower(MEMORY, "MB"),
         ];
-        let seconds = contest.pace.seconds;
+        let seconds = contest.pace.seconds.min(BULK_SECONDS);
         contest.cell(contest.pace.rounds, &format!("acks={acks}"), &load, figures, |side| {
             bulk(&side.produce(PARTITIONS, &load, seconds)?)
         });
@@ -74,7 +77,8 @@ fn p2_maximum(contest: &mut Contest, rounds: usize) {
         Figure::lower(MEMORY, "MB").goal(Goal::Times(5.0), Goal::AtMost(80.0)),
         Figure::higher(REQUESTS, "1/s"),
     ];
-    let seconds = contest.pace.seconds;
+    let seconds = contest.pace.seconds.min(BULK_SECONDS);
+    contest.expect(3);
     contest.cell(rounds, "maximum", P2, figures, |side| bulk(&side.produce(PARTITIONS, P2, seconds)?));
 }
 
@@ -142,13 +146,14 @@ pub(super) fn p4(contest: &mut Contest) -> Result<()> {
 pub(super) fn p5(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
     contest.warm_up(PARTITIONS, &format!("{P5} --compression zstd"));
+    contest.expect(3);
     for codec in ["lz4", "zstd"] {
         let load = format!("{P5} --compression {codec}");
         let figures = vec![
             Figure::higher("uncompressed throughput per CPU", "GB/cpu-s").times(3.0, 5.0),
             Figure::higher("uncompressed throughput", "GB/s"),
         ];
-        let seconds = contest.pace.seconds;
+        let seconds = contest.pace.seconds.min(BULK_SECONDS);
         contest.cell(contest.pace.rounds, codec, &load, figures, |side| {
             let report = side.produce(PARTITIONS, &load, seconds)?;
             let gb = report.uncompressed_bytes as f64 / 1e9;
@@ -170,7 +175,7 @@ pub(super) fn p6(contest: &mut Contest) -> Result<()> {
         Figure::lower(&against_one(1000), "×"),
         Figure::lower(&against_one(most), "×").goal(Goal::AtMost(1.5), Goal::AtMost(1.2)),
     ];
-    let seconds = contest.pace.seconds.min(4);
+    let seconds = contest.pace.seconds.min(BULK_SECONDS);
     contest.cell(contest.pace.rounds, "many partitions", P6, figures, |side| {
         let one = side.produce(1, P6, seconds)?;
         let cost_of_one = cost(&one)?;
