@@ -44,7 +44,7 @@ use crate::{
 /// Answers a connection may owe before we stop reading its requests. Idempotent producers keep five in flight.
 const PARKED_MAX: usize = 64;
 /// The read buffer of a connection that has just sent its first byte; charged to nobody.
-const INPUT_BYTES_MIN: usize = 4 << 10;
+const INPUT_BYTES_MIN: usize = 1 << 10;
 /// The most that is allocated on a client's word alone, once it has kept it.
 const PROVEN_BYTES_MAX: usize = 2 << 20;
 /// A read buffer larger than this is given back once it is at most half full.
@@ -156,7 +156,7 @@ impl Connection {
     }
 
     /// Serves the connection to its end.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
         let why = self.serve().await;
         self.parked.iter().for_each(|parked| parked.forget(&self.waker));
         match why {
@@ -439,7 +439,10 @@ async fn fill(stream: &mut TcpStream, input: &mut BytesMut, charge: &mut Charge,
         // Never less than before: frames that were taken from the front may still hold their part of the buffer.
         let kept = (input.len() + more).saturating_sub(INPUT_BYTES_MIN).max(charge.bytes());
         // While its bytes move, the old buffer and the new one are both there.
-        charge.set(kept + input.len()).await;
+        if !charge.try_set(kept + input.len()) {
+            // In a box, as all that is rare: a connection at rest pays for the largest of its futures.
+            Box::pin(charge.set(kept + input.len())).await;
+        }
         input.reserve(more);
         charge.try_set(kept);
     }
@@ -456,4 +459,19 @@ fn missing(input: &BytesMut) -> usize {
     let Some(prefix) = input.first_chunk::<PREFIX>() else { return PREFIX };
     let length = usize::try_from(i32::from_be_bytes(*prefix)).unwrap_or(0);
     (PREFIX + length).saturating_sub(input.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten thousand of them are idle while one is busy, and each is as large as the largest thing it may ever await.
+    #[test]
+    fn a_connection_at_rest_is_small() {
+        fn size<F: Future>(_: impl FnOnce(&'static mut Connection) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size_of::<Connection>() + size(|connection| connection.run());
+        assert!(bytes <= 1536, "{bytes} bytes");
+    }
 }

@@ -111,14 +111,7 @@ impl Outbox {
     async fn send_bytes(&mut self, stream: &TcpStream) -> io::Result<()> {
         self.inline_small_files()?;
         loop {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let mut count = 0;
-            for (slot, chunk) in slices.iter_mut().zip(&self.chunks) {
-                let Chunk::Bytes(bytes) = chunk else { break };
-                *slot = IoSlice::new(bytes);
-                count += 1;
-            }
-            match stream.try_write_vectored(&slices[..count]) {
+            match self.write(stream) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => {
                     self.advance(sent);
@@ -128,6 +121,19 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Gathers the bytes at the front into one write. Apart from the future above, which would hold the slices for as
+    /// long as its connection lives.
+    fn write(&self, stream: &TcpStream) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut count = 0;
+        for (slot, chunk) in slices.iter_mut().zip(&self.chunks) {
+            let Chunk::Bytes(bytes) = chunk else { break };
+            *slot = IoSlice::new(bytes);
+            count += 1;
+        }
+        stream.try_write_vectored(&slices[..count])
     }
 
     /// Turns small ranges near the front that are in memory into bytes: cheaper than a system call of their own.
@@ -146,7 +152,7 @@ impl Outbox {
         let Some(Chunk::File(region)) = self.chunks.front_mut() else { return Ok(()) };
         let len = region.len.min(SENDFILE_BYTES_MAX);
         if !region.file.is_resident(region.position..region.position + len) {
-            cold.warm(region).await?;
+            Box::pin(cold.warm(region)).await?;
         }
         let sent = match region.file.as_fd() {
             Some(fd) => {

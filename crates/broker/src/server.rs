@@ -229,7 +229,7 @@ impl Broker {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new())?;
         let local = stream.local_addr()?;
-        let connection = Connection::new(Arc::clone(self), Arc::clone(listener), stream, local, peer);
+        let mut connection = Connection::new(Arc::clone(self), Arc::clone(listener), stream, local, peer);
         connections.spawn(async move {
             let _open = open;
             connection.run().await;
