@@ -10,18 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::load::{Outcome, Side};
-use crate::machine::{Disturbance, settle};
+use crate::machine::Disturbance;
 use crate::peer::{Peer, Profile};
-use crate::report::{Cell, Figure, Series, Turn, table};
+use crate::report::{Cell, Figure, MEMORY_BEFORE, Series, Turn, table};
 
 /// A broker that failed so often in one cell is left alone there.
 const FAILURES: usize = 2;
 /// A turn is not begun with less room on the disk.
 const ROOM: u64 = 8 << 30;
-/// Memory that is free and backed by the machine when a turn begins, where a workload does not ask for more.
-const BACKED: u64 = 512 << 20;
-/// Among the values of each turn, beside its figures: it tells a turn whose memory was not there.
-const BACKED_MEMORY: &str = "memory before, GB/cpu-s";
 /// How long a broker has for removing the files of deleted topics.
 const REMOVAL: Duration = Duration::from_secs(120);
 
@@ -46,7 +42,6 @@ pub(crate) struct Contest<'a> {
     sides: Vec<Side>,
     place: PathBuf,
     workload: &'static str,
-    backed: u64,
 }
 
 impl<'a> Contest<'a> {
@@ -57,7 +52,7 @@ impl<'a> Contest<'a> {
         place: PathBuf,
         series: &'a mut Series,
     ) -> Contest<'a> {
-        Contest { pace, series, peers, sides: Vec::new(), place, workload, backed: BACKED }
+        Contest { pace, series, peers, sides: Vec::new(), place, workload }
     }
 
     /// Starts both on fresh data, and freezes them.
@@ -71,9 +66,9 @@ impl<'a> Contest<'a> {
         Ok(())
     }
 
-    /// What the turns from here on write at most, so that they find memory for it.
-    pub(crate) fn expect(&mut self, gigabytes: u64) {
-        self.backed = gigabytes << 30;
+    /// What the loads from here on write at most, so that they find memory for it.
+    pub(crate) fn will_write(&mut self, gigabytes: u64) {
+        self.sides.iter_mut().for_each(|side| side.backed = gigabytes << 30);
     }
 
     /// The peer's name.
@@ -157,7 +152,7 @@ impl<'a> Contest<'a> {
         let broker = self.peers[index].name().to_owned();
         match self.turn(index, measure) {
             Ok(outcome) => {
-                let Outcome { values, raw } = outcome.with(BACKED_MEMORY, self.sides[index].memory);
+                let Outcome { values, raw } = outcome.with(MEMORY_BEFORE, self.sides[index].memory);
                 Turn { round, broker, values, error: None, raw }
             }
             Err(error) => {
@@ -172,10 +167,12 @@ impl<'a> Contest<'a> {
         let side = self.sides.get_mut(index).context("it was not started")?;
         side.broker.thaw()?;
         let done = room(&self.place).and_then(|()| {
-            side.memory = settle(&self.place, self.backed)?;
+            side.settle()?;
             what(side)
         });
         side.broker.freeze()?;
+        let notes = std::mem::take(&mut side.notes);
+        notes.into_iter().for_each(|note| self.note(format!("{}: {note}", self.workload)));
         done
     }
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::machine::settle;
 use crate::peer::Running;
 use crate::process;
 use crate::replay::client::Client;
@@ -22,8 +23,15 @@ use crate::replay::client::Client;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Files of deleted topics go soon, on every broker: pages are used again, and the disk does not fill.
 const REMOVE_SOON: (&str, &str) = ("file.delete.delay.ms", "1000");
-/// Seconds that every load runs before its window opens.
+/// Seconds that every load runs before its window opens, where a workload does not need more.
 const WARM_UP: f64 = 0.5;
+/// Memory that is free and backed by the machine when a load begins, where a workload does not ask for more.
+const BACKED: u64 = 512 << 20;
+/// A broker is quiet when over this long it takes less than this much of one CPU.
+const QUIET_SPELL: Duration = Duration::from_millis(200);
+const QUIET_SHARE: f64 = 0.05;
+/// After that it is measured as it is.
+const QUIET_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a turn found: the figures, and the load's report as it came.
 #[derive(Clone, Debug, Default)]
@@ -94,22 +102,54 @@ impl Report {
 pub(crate) struct Side {
     pub(crate) name: String,
     pub(crate) broker: Running,
-    /// What writing to memory took before the last turn, in gigabytes a CPU-second.
+    /// What writing to memory took before the last load, in gigabytes a CPU-second.
     pub(crate) memory: f64,
+    /// How much memory its loads find backed, in bytes.
+    pub(crate) backed: u64,
+    /// What somebody who reads the figures of the turn should know.
+    pub(crate) notes: Vec<String>,
     topics: usize,
 }
 
 impl Side {
     pub(crate) fn new(name: &str, broker: Running) -> Side {
-        Side { name: name.to_owned(), broker, memory: 0.0, topics: 0 }
+        Side { name: name.to_owned(), broker, memory: 0.0, backed: BACKED, notes: Vec::new(), topics: 0 }
     }
 
-    /// A new topic's name; it is gone with the next call of [`Side::delete`], or with the workload.
+    /// Makes memory and disk what they are for every load (`machine::settle`).
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        let place = self.broker.data().parent().context("the data lies nowhere")?;
+        self.memory = settle(place, self.backed)?;
+        Ok(())
+    }
+
+    /// Waits until the broker does nothing any more that nobody waits for.
+    fn quieten(&mut self) -> Result<()> {
+        let pid = self.broker.pid()?;
+        let began = Instant::now();
+        loop {
+            let (before, looked) = (process::cpu(pid)?, Instant::now());
+            thread::sleep(QUIET_SPELL);
+            let share = (process::cpu(pid)? - before).as_secs_f64() / looked.elapsed().as_secs_f64();
+            if share < QUIET_SHARE {
+                return Ok(());
+            }
+            if began.elapsed() > QUIET_PATIENCE {
+                let percent = share * 100.0;
+                self.notes.push(format!("{} was still busy with {percent:.0} % of a CPU by itself", self.name));
+                return Ok(());
+            }
+        }
+    }
+
+    /// A new topic's name, once the broker is through with making it: Kafka answers before it has made the files. The
+    /// topic is gone with the next call of [`Side::delete`], or with the workload.
     pub(crate) fn create(&mut self, partitions: u32) -> Result<String> {
         self.topics += 1;
         let topic = format!("bench-{}", self.topics);
         let (name, value) = REMOVE_SOON;
         self.client()?.create_topic(&topic, i32::try_from(partitions)?, &[(name.to_owned(), value.to_owned())])?;
+        self.quieten()?;
         Ok(topic)
     }
 
@@ -132,8 +172,14 @@ impl Side {
 
     /// Produces to a topic of its own, which is deleted afterwards.
     pub(crate) fn produce(&mut self, partitions: u32, load: &str, seconds: u64) -> Result<Report> {
+        self.produce_after(WARM_UP, partitions, load, seconds)
+    }
+
+    /// The same with a warm-up of so many seconds.
+    pub(crate) fn produce_after(&mut self, warm_up: f64, partitions: u32, load: &str, seconds: u64) -> Result<Report> {
         let topic = self.create(partitions)?;
-        let report = self.load("produce", &topic, partitions, load, seconds);
+        let load = format!("{load} --partitions {partitions} --warmup {warm_up} --seconds {seconds}");
+        let report = self.replay("produce", &topic, &load);
         self.delete(&topic)?;
         report
     }

@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// A spinning thread that saw no time for longer was not on the CPU.
 const GAP: Duration = Duration::from_micros(20);
 /// Writing to memory that is there is faster than this, to memory that the host has to give again several times slower.
-const BACKED_GB_PER_CPU_S: f64 = 3.5;
+pub(crate) const BACKED_GB_PER_CPU_S: f64 = 3.5;
 /// So often memory is written over until it is there.
 const PASSES: usize = 6;
 /// What others may take before a measurement says nothing.
@@ -96,7 +97,7 @@ fn spin(cpu: usize) -> Result<(Duration, Duration)> {
     Ok((lost, longest))
 }
 
-/// Leaves the memory and the disk as every turn finds them: nothing waits to be written, and `bytes` of free memory are
+/// Leaves the memory and the disk as every load finds them: nothing waits to be written, and `bytes` of free memory are
 /// memory of this machine. A host takes back what its guest has freed, and to be given it again costs ten times what
 /// writing to it does: a broker that meets such pages is measured with its host. What is written and removed over and
 /// over stays, and the next to write gets it. Returns the gigabytes a CPU-second that writing took in the end.
@@ -135,6 +136,38 @@ pub(crate) fn drop_cached(path: &Path) -> Result<()> {
         fdatasync(&file)?;
         Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
     })
+}
+
+/// Files that lie on the disk whole, held open so that they are out of the page cache with little effort.
+pub(crate) struct Cold(Vec<File>);
+
+impl Cold {
+    /// How often files are dropped that are read meanwhile: a reader that begins again finds nothing of its last pass.
+    const AGAIN: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new(files: &[PathBuf]) -> Result<Cold> {
+        let files: Vec<_> = files.iter().map(File::open).collect::<Result<_, _>>()?;
+        files.iter().try_for_each(fdatasync)?;
+        Ok(Cold(files))
+    }
+
+    /// Drops them over and over while `what` goes on.
+    pub(crate) fn keep<T>(&self, what: impl FnOnce() -> T) -> Result<T> {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let dropper = scope.spawn(|| -> Result<()> {
+                while !over.load(Ordering::Relaxed) {
+                    self.0.iter().try_for_each(|file| fadvise(file, 0, None, Advice::DontNeed))?;
+                    thread::sleep(Self::AGAIN);
+                }
+                Ok(())
+            });
+            let done = what();
+            over.store(true, Ordering::Relaxed);
+            dropper.join().map_err(|_| anyhow!("a thread died"))??;
+            Ok(done)
+        })
+    }
 }
 
 /// Reads them all, for a read that is warm: idle page cache does not stay by itself on machines that give it back.

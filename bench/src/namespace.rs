@@ -49,16 +49,18 @@ mod tests {
     /// What [`enter`] does first, in a process that has nothing to go on with.
     #[test]
     fn inside_there_is_reno_and_nothing_but_a_loopback() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: a network namespace needs root");
-            return;
-        }
         // This test again, inside.
         if is_inside() {
             prepare().unwrap();
             let devices = fs::read_to_string("/proc/net/dev").unwrap();
             assert_eq!(devices.lines().skip(2).count(), 1, "{devices}");
             std::net::TcpListener::bind("127.0.0.1:9092").unwrap();
+            return;
+        }
+        let all = format!("ip link set lo up && echo reno > {CONGESTION}");
+        let permitted = Command::new("unshare").args(["--net", "sh", "-c", &all]).output();
+        if !permitted.is_ok_and(|output| output.status.success()) {
+            eprintln!("SKIPPED: no network namespace for us, or there is no unshare or ip");
             return;
         }
         let outside = fs::read_to_string("/proc/net/dev").unwrap();

@@ -1,6 +1,6 @@
 //! A broker that is measured: named, started, frozen while another one has the machine, thawed, stopped.
 //!
-//! How each is installed and started is not here but in an executable file `bench/peers/NAME`, which understands
+//! How each is installed and started is not here but in an executable file of `bench/peers`, which understands
 //!
 //! ```text
 //! NAME fetch                                    installs what it needs
@@ -148,7 +148,7 @@ impl Running {
 
     /// Starts it again on the same data and address (and stops it first if it runs): how long until it answered.
     ///
-    /// The shell of `bench/peers/NAME` is in that time, about 2 ms of it, the same for every broker.
+    /// The shell of the file in `bench/peers` is in that time, about 2 ms of it, the same for every broker.
     pub(crate) fn restart(&mut self) -> Result<Duration> {
         if self.child.is_some() {
             self.stop()?;

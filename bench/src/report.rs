@@ -21,6 +21,8 @@ pub(crate) mod table;
 
 /// The name our own broker has in `bench/peers`.
 pub(crate) const OTTLA: &str = "ottla";
+/// Among the values of each turn, beside its figures: it tells a turn whose memory was not there.
+pub(crate) const MEMORY_BEFORE: &str = "memory before, GB/cpu-s";
 
 /// Everything one command measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -191,6 +193,12 @@ impl Cell {
     pub(crate) fn values(&self, broker: &str, figure: &Figure) -> BTreeMap<usize, f64> {
         let turns = self.turns.iter().filter(|turn| turn.broker == broker && turn.error.is_none());
         turns.filter_map(|turn| Some((turn.round, *turn.values.get(&figure.name)?))).collect()
+    }
+
+    /// The median of what writing to memory took before the turns of one broker.
+    fn memory_before(&self, broker: &str) -> Option<f64> {
+        let values = self.values(broker, &Figure::higher(MEMORY_BEFORE, ""));
+        median(&values.into_values().collect::<Vec<_>>())
     }
 
     fn row(&self, figure: &Figure) -> Row {

@@ -1,19 +1,21 @@
 //! Floors of files: appends to the page cache, and to the disk.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use rustix::fs::{CWD, Mode, OFlags, fdatasync, openat};
+use rustix::fs::fdatasync;
 
 use super::{Meter, Rate, Sync};
 
 /// A file without a name: gone when it is closed, whatever happens.
 pub(super) fn nameless(directory: &Path) -> Result<File> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR)?.into())
+    let path = directory.join("floor");
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    fs::remove_file(path)?;
+    Ok(file)
 }
 
 /// A file with `total` bytes in the page cache.

@@ -234,7 +234,7 @@ impl Cursor<'_> {
 mod tests {
     use ottla_protocol::messages::FetchResponse;
     use ottla_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-    use ottla_protocol::{ApiKey, Message, Records, ResponseHeader};
+    use ottla_protocol::{ApiKey, Records, ResponseHeader};
     use ottla_records::Compression;
 
     use super::super::frame::{Batch, FetchFrame};

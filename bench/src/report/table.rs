@@ -3,7 +3,8 @@
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 
-use super::{Better, Goal, Row, Series};
+use super::{Better, Cell, Goal, OTTLA, Row, Series};
+use crate::machine::BACKED_GB_PER_CPU_S;
 
 const HEADER: [&str; 10] =
     ["workload", "metric", "better", "ottla", "peer", "ratio [95 %]", "of floor", "at least", "aim", "result"];
@@ -24,7 +25,8 @@ pub(crate) fn text(series: &Series) -> String {
     text += &format!("Medians of {} rounds of {} s. ", series.rounds, series.seconds);
     text += "Ratio: how many times better Ottla is, whichever way better is; below 1 the peer wins.\n";
     let errors = rows.iter().filter_map(|row| Some(format!("{} {}: {}", row.workload, row.cell, row.error.as_ref()?)));
-    let mut notes: Vec<String> = errors.chain(agreement(&rows)).chain(series.notes.iter().cloned()).collect();
+    let made = errors.chain(agreement(&rows)).chain(short_of_memory(&series.cells));
+    let mut notes: Vec<String> = made.chain(series.notes.iter().cloned()).collect();
     notes.dedup();
     for note in notes {
         text += &format!("\n- {note}");
@@ -53,6 +55,16 @@ fn agreement(rows: &[Row]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Cells whose turns began with memory that the host had still to give: they are measured with their host.
+fn short_of_memory(cells: &[Cell]) -> Vec<String> {
+    let short = |cell: &Cell, broker: &str| {
+        let before = cell.memory_before(broker).filter(|before| *before < BACKED_GB_PER_CPU_S)?;
+        let (name, before) = (format!("{} {}", cell.workload, cell.name), number(before));
+        Some(format!("{name}: memory was not there before the turns of {broker} ({before} GB/cpu-s)"))
+    };
+    cells.iter().flat_map(|cell| [OTTLA, &cell.peer].map(|broker| short(cell, broker))).flatten().collect()
 }
 
 fn line(row: &Row) -> [String; 10] {
@@ -94,8 +106,8 @@ pub(crate) fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Figure;
     use crate::report::tests::cell;
+    use crate::report::{Figure, MEMORY_BEFORE};
 
     #[test]
     fn a_line_says_who_is_better_and_by_how_much() {
@@ -145,6 +157,17 @@ mod tests {
         (rows[1].workload, rows[1].metric) = ("N1".to_owned(), "produce per CPU".to_owned());
         let said = agreement(&rows);
         assert_eq!(said, ["maximum, produce per CPU (0.50×) DISAGREES with P2 maximum (2.00×) about who is better"]);
+    }
+
+    #[test]
+    fn a_cell_without_its_memory_is_named() {
+        let mut cell = cell(Figure::lower("cost", "µs"), [10.0, 20.0]);
+        for turn in &mut cell.turns {
+            let before = if turn.broker == OTTLA { BACKED_GB_PER_CPU_S } else { 1.5 };
+            turn.values.insert(MEMORY_BEFORE.to_owned(), before);
+        }
+        let said = short_of_memory(&[cell]);
+        assert_eq!(said, ["P3 1 connection: memory was not there before the turns of kafka (1.50 GB/cpu-s)"]);
     }
 
     #[test]

@@ -14,8 +14,12 @@ const P5: &str = "--connections 4 --depth 5 --record-bytes 1024 --batch-bytes 10
 /// P2 without idempotence: its sequences would tie each partition to one connection, and P6 has one for four.
 const P6: &str = "--connections 4 --depth 5 --record-bytes 1024 --batch-bytes 16384 --acks all";
 const PARTITIONS: u32 = 16;
-/// At full speed a longer window would write more than the machine has of backed memory.
-const BULK_SECONDS: u64 = 2;
+/// At full speed a longer window writes more than there is backed memory for; there are more rounds of it instead.
+const BULK_SECONDS: u64 = 1;
+const BULK_WARM_UP: f64 = 0.3;
+const BULK_ROUNDS: usize = 2;
+/// P6: in this time every broker has written to each of a thousand partitions.
+const FIRST_WRITES: f64 = 3.0;
 
 const THROUGHPUT: &str = "throughput per CPU";
 const WALL: &str = "throughput";
@@ -26,7 +30,7 @@ const COST: &str = "CPU per request";
 pub(super) fn p1(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
     contest.warm_up(PARTITIONS, &format!("{P1} --acks all"));
-    contest.expect(4);
+    contest.will_write(2);
     for acks in ["1", "all"] {
         let load = format!("{P1} --acks {acks}");
         let figures = vec![
@@ -36,9 +40,8 @@ pub(super) fn p1(contest: &mut Contest) -> Result<()> {
             Figure::higher(WALL, "GB/s"),
             Figure::lower(MEMORY, "MB"),
         ];
-        let seconds = contest.pace.seconds.min(BULK_SECONDS);
-        contest.cell(contest.pace.rounds, &format!("acks={acks}"), &load, figures, |side| {
-            bulk(&side.produce(PARTITIONS, &load, seconds)?)
+        contest.cell(contest.pace.rounds * BULK_ROUNDS, &format!("acks={acks}"), &load, figures, |side| {
+            bulk(&side.produce_after(BULK_WARM_UP, PARTITIONS, &load, BULK_SECONDS)?)
         });
     }
     Ok(())
@@ -48,7 +51,7 @@ pub(super) fn p2(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
     contest.warm_up(PARTITIONS, P2);
     let rounds = contest.pace.rounds;
-    p2_maximum(contest, rounds);
+    p2_maximum(contest, rounds * BULK_ROUNDS);
     let ceiling = ceiling(contest)?;
     for percent in [10, 50, 80] {
         let rate = ceiling * f64::from(percent) / 100.0;
@@ -77,15 +80,16 @@ fn p2_maximum(contest: &mut Contest, rounds: usize) {
         Figure::lower(MEMORY, "MB").goal(Goal::Times(5.0), Goal::AtMost(80.0)),
         Figure::higher(REQUESTS, "1/s"),
     ];
-    let seconds = contest.pace.seconds.min(BULK_SECONDS);
-    contest.expect(3);
-    contest.cell(rounds, "maximum", P2, figures, |side| bulk(&side.produce(PARTITIONS, P2, seconds)?));
+    contest.will_write(2);
+    contest.cell(rounds, "maximum", P2, figures, |side| {
+        bulk(&side.produce_after(BULK_WARM_UP, PARTITIONS, P2, BULK_SECONDS)?)
+    });
 }
 
 /// Batches a second that the slower of the two takes at most; measured if P2 was not among the workloads.
 pub(super) fn ceiling(contest: &mut Contest) -> Result<f64> {
     if slower(contest).is_none() {
-        p2_maximum(contest, 1);
+        p2_maximum(contest, BULK_ROUNDS);
     }
     slower(contest).context("no broker's maximum is known")
 }
@@ -146,16 +150,15 @@ pub(super) fn p4(contest: &mut Contest) -> Result<()> {
 pub(super) fn p5(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
     contest.warm_up(PARTITIONS, &format!("{P5} --compression zstd"));
-    contest.expect(3);
+    contest.will_write(2);
     for codec in ["lz4", "zstd"] {
         let load = format!("{P5} --compression {codec}");
         let figures = vec![
             Figure::higher("uncompressed throughput per CPU", "GB/cpu-s").times(3.0, 5.0),
             Figure::higher("uncompressed throughput", "GB/s"),
         ];
-        let seconds = contest.pace.seconds.min(BULK_SECONDS);
-        contest.cell(contest.pace.rounds, codec, &load, figures, |side| {
-            let report = side.produce(PARTITIONS, &load, seconds)?;
+        contest.cell(contest.pace.rounds * BULK_ROUNDS, codec, &load, figures, |side| {
+            let report = side.produce_after(BULK_WARM_UP, PARTITIONS, &load, BULK_SECONDS)?;
             let gb = report.uncompressed_bytes as f64 / 1e9;
             let outcome = report.outcome().with("uncompressed throughput per CPU", gb / report.cpu_s()?);
             Ok(outcome.with("uncompressed throughput", gb / report.seconds))
@@ -175,15 +178,16 @@ pub(super) fn p6(contest: &mut Contest) -> Result<()> {
         Figure::lower(&against_one(1000), "×"),
         Figure::lower(&against_one(most), "×").goal(Goal::AtMost(1.5), Goal::AtMost(1.2)),
     ];
-    let seconds = contest.pace.seconds.min(BULK_SECONDS);
+    contest.will_write(2);
     contest.cell(contest.pace.rounds, "many partitions", P6, figures, |side| {
-        let one = side.produce(1, P6, seconds)?;
+        let one = side.produce_after(FIRST_WRITES, 1, P6, BULK_SECONDS)?;
         let cost_of_one = cost(&one)?;
         let mut outcome = one.outcome().with("CPU per batch, 1 partition", cost_of_one);
         // The goal is about Ottla's own slope; peers would need minutes in each round to make the most partitions.
         let sizes: &[u32] = if side.name == OTTLA { &[100, 1000, most] } else { &[100, 1000] };
         for partitions in sizes {
-            let many = cost(&side.produce(*partitions, P6, seconds)?)?;
+            side.settle()?;
+            let many = cost(&side.produce_after(FIRST_WRITES, *partitions, P6, BULK_SECONDS)?)?;
             outcome = outcome.with(&against_one(*partitions), many / cost_of_one);
         }
         Ok(outcome)
