@@ -22,7 +22,12 @@ use crate::replay::client::Client;
 /// How often memory is looked at while a load runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Files of deleted topics go soon, on every broker: pages are used again, and the disk does not fill.
-const REMOVE_SOON: (&str, &str) = ("file.delete.delay.ms", "1000");
+const REMOVE_SOON: (&str, u32) = ("file.delete.delay.ms", 1000);
+/// Room for the index entries of what one load can write, all partitions together. Kafka maps an index of ten
+/// megabytes for each partition, and where the disk reads far ahead, the first write to it has all of them made.
+const INDEX: (&str, u32) = ("segment.index.bytes", 16 << 20);
+const INDEX_MIN: u32 = 4096;
+const INDEX_MAX: u32 = 10 << 20;
 /// Seconds that every load runs before its window opens, where a workload does not need more.
 const WARM_UP: f64 = 0.5;
 /// Memory that is free and backed by the machine when a load begins, where a workload does not ask for more.
@@ -147,8 +152,9 @@ impl Side {
     pub(crate) fn create(&mut self, partitions: u32) -> Result<String> {
         self.topics += 1;
         let topic = format!("bench-{}", self.topics);
-        let (name, value) = REMOVE_SOON;
-        self.client()?.create_topic(&topic, i32::try_from(partitions)?, &[(name.to_owned(), value.to_owned())])?;
+        let index = (INDEX.1 / partitions.max(1)).clamp(INDEX_MIN, INDEX_MAX);
+        let settings = [REMOVE_SOON, (INDEX.0, index)].map(|(name, value)| (name.to_owned(), value.to_string()));
+        self.client()?.create_topic(&topic, i32::try_from(partitions)?, &settings)?;
         self.quieten()?;
         Ok(topic)
     }

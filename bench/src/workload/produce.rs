@@ -19,7 +19,7 @@ const BULK_SECONDS: u64 = 1;
 const BULK_WARM_UP: f64 = 0.3;
 const BULK_ROUNDS: usize = 2;
 /// P6: in this time every broker has written to each of a thousand partitions.
-const FIRST_WRITES: f64 = 3.0;
+const FIRST_WRITES: f64 = 2.0;
 
 const THROUGHPUT: &str = "throughput per CPU";
 const WALL: &str = "throughput";
