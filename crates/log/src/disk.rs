@@ -87,8 +87,8 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Reserves space so that writes into the range cannot run out of it; the length stays. `Unsupported` where the
     /// file system cannot.
     fn reserve(&self, position: u64, len: u64) -> io::Result<()>;
-    /// Has the disk begin to write what was written; returns at once and proves nothing: of several files that are to be
-    /// synced, each then waits less. An error is as final as that of a sync.
+    /// Has the disk begin to write what was written; returns at once and proves nothing. Of several files that are to
+    /// be synced, each then waits less. An error is as final as that of a sync.
     fn start_writing(&self) -> io::Result<()>;
     /// Makes the content and length durable (not its name: [`Disk::sync_dir`]). An error is final (rule L10).
     fn sync_data(&self) -> io::Result<()>;
