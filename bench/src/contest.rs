@@ -152,7 +152,8 @@ impl<'a> Contest<'a> {
         let broker = self.peers[index].name().to_owned();
         match self.turn(index, measure) {
             Ok(outcome) => {
-                let Outcome { values, raw } = outcome.with(MEMORY_BEFORE, self.sides[index].memory);
+                let Outcome { mut values, raw } = outcome;
+                values.extend(self.sides[index].memory.map(|memory| (MEMORY_BEFORE.to_owned(), memory)));
                 Turn { round, broker, values, error: None, raw }
             }
             Err(error) => {
@@ -167,7 +168,7 @@ impl<'a> Contest<'a> {
         let side = self.sides.get_mut(index).context("it was not started")?;
         side.broker.thaw()?;
         let done = room(&self.place).and_then(|()| {
-            side.settle()?;
+            side.memory = None;
             what(side)
         });
         side.broker.freeze()?;

@@ -108,7 +108,7 @@ pub(crate) struct Side {
     pub(crate) name: String,
     pub(crate) broker: Running,
     /// What writing to memory took before the last load, in gigabytes a CPU-second.
-    pub(crate) memory: f64,
+    pub(crate) memory: Option<f64>,
     /// How much memory its loads find backed, in bytes.
     pub(crate) backed: u64,
     /// What somebody who reads the figures of the turn should know.
@@ -118,13 +118,13 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) fn new(name: &str, broker: Running) -> Side {
-        Side { name: name.to_owned(), broker, memory: 0.0, backed: BACKED, notes: Vec::new(), topics: 0 }
+        Side { name: name.to_owned(), broker, memory: None, backed: BACKED, notes: Vec::new(), topics: 0 }
     }
 
     /// Makes memory and disk what they are for every load (`machine::settle`).
     pub(crate) fn settle(&mut self) -> Result<()> {
         let place = self.broker.data().parent().context("the data lies nowhere")?;
-        self.memory = settle(place, self.backed)?;
+        self.memory = Some(settle(place, self.backed)?);
         Ok(())
     }
 
@@ -199,13 +199,21 @@ impl Side {
     }
 
     /// Runs the replayer on a topic that is there; its window opens a moment later.
-    pub(crate) fn load(&self, kind: &str, topic: &str, partitions: u32, load: &str, seconds: u64) -> Result<Report> {
+    pub(crate) fn load(
+        &mut self,
+        kind: &str,
+        topic: &str,
+        partitions: u32,
+        load: &str,
+        seconds: u64,
+    ) -> Result<Report> {
         let load = format!("{load} --partitions {partitions} --warmup {WARM_UP} --seconds {seconds}");
         self.replay(kind, topic, &load)
     }
 
-    /// Runs the replayer to its end.
-    pub(crate) fn replay(&self, kind: &str, topic: &str, load: &str) -> Result<Report> {
+    /// Runs the replayer to its end, on a machine that has settled.
+    pub(crate) fn replay(&mut self, kind: &str, topic: &str, load: &str) -> Result<Report> {
+        self.settle()?;
         let child = self.spawn(kind, topic, load)?;
         self.report(child).with_context(|| format!("replay {kind} {load}"))
     }

@@ -29,33 +29,35 @@ pub(crate) struct Workload {
     pub(crate) id: &'static str,
     pub(crate) what: &'static str,
     pub(crate) run: fn(&mut Contest) -> Result<()>,
-    /// Turns of both brokers in a round, and seconds beside the rounds, for the estimate of what remains.
+    /// Loads in a round, those at full speed with their short windows, and seconds beside the rounds: for the estimate
+    /// of what remains.
     turns: u64,
+    bulk: u64,
     beside: u64,
 }
 
 impl Workload {
     /// About how many seconds it takes.
     pub(crate) fn estimate(&self, pace: Pace) -> u64 {
-        // A turn also makes a topic, warms up and deletes the topic.
-        let turn = pace.seconds + 3;
-        self.beside + pace.warm_up + 6 + pace.rounds as u64 * self.turns * 2 * turn
+        // Each also makes and deletes a topic, settles and warms up.
+        let (turn, bulk) = (pace.seconds + 4, 6);
+        self.beside + pace.warm_up + 6 + pace.rounds as u64 * 2 * (self.turns * turn + self.bulk * bulk)
     }
 }
 
 pub(crate) const ALL: &[Workload] = &[
-    Workload { id: "P1", what: "bulk produce, 1 MB batches", run: produce::p1, turns: 2, beside: 0 },
-    Workload { id: "P2", what: "produce, 16 KB batches", run: produce::p2, turns: 4, beside: 0 },
-    Workload { id: "P3", what: "one record a request", run: produce::p3, turns: 3, beside: 0 },
-    Workload { id: "P4", what: "durable produce", run: produce::p4, turns: 2, beside: 0 },
-    Workload { id: "P5", what: "compressed batches", run: produce::p5, turns: 2, beside: 0 },
-    Workload { id: "P6", what: "many partitions", run: produce::p6, turns: 4, beside: 20 },
-    Workload { id: "C1", what: "catch-up", run: fetch::c1, turns: 2, beside: 40 },
-    Workload { id: "C2", what: "produce beside a cold catch-up", run: fetch::c2, turns: 2, beside: 40 },
-    Workload { id: "C3", what: "tail reads", run: tail::c3, turns: 2, beside: 0 },
-    Workload { id: "C4", what: "five consumers", run: tail::c4, turns: 1, beside: 20 },
-    Workload { id: "I1", what: "memory", run: idle::i1, turns: 0, beside: 120 },
-    Workload { id: "S1", what: "start", run: start::s1, turns: 1, beside: 90 },
-    Workload { id: "S2", what: "recovery after kill -9", run: recovery::s2, turns: 2, beside: 30 },
-    Workload { id: "N1", what: "the clients of others", run: neutral::n1, turns: 6, beside: 20 },
+    Workload { id: "P1", what: "bulk produce, 1 MB batches", run: produce::p1, turns: 0, bulk: 4, beside: 0 },
+    Workload { id: "P2", what: "produce, 16 KB batches", run: produce::p2, turns: 3, bulk: 2, beside: 0 },
+    Workload { id: "P3", what: "one record a request", run: produce::p3, turns: 3, bulk: 0, beside: 0 },
+    Workload { id: "P4", what: "durable produce", run: produce::p4, turns: 2, bulk: 0, beside: 0 },
+    Workload { id: "P5", what: "compressed batches", run: produce::p5, turns: 0, bulk: 4, beside: 0 },
+    Workload { id: "P6", what: "many partitions", run: produce::p6, turns: 0, bulk: 4, beside: 20 },
+    Workload { id: "C1", what: "catch-up", run: fetch::c1, turns: 2, bulk: 0, beside: 40 },
+    Workload { id: "C2", what: "produce beside a cold catch-up", run: fetch::c2, turns: 2, bulk: 0, beside: 80 },
+    Workload { id: "C3", what: "tail reads", run: tail::c3, turns: 2, bulk: 0, beside: 0 },
+    Workload { id: "C4", what: "five consumers", run: tail::c4, turns: 1, bulk: 0, beside: 20 },
+    Workload { id: "I1", what: "memory", run: idle::i1, turns: 0, bulk: 0, beside: 120 },
+    Workload { id: "S1", what: "start", run: start::s1, turns: 1, bulk: 0, beside: 90 },
+    Workload { id: "S2", what: "recovery after kill -9", run: recovery::s2, turns: 2, bulk: 0, beside: 30 },
+    Workload { id: "N1", what: "the clients of others", run: neutral::n1, turns: 6, bulk: 0, beside: 20 },
 ];

@@ -100,7 +100,7 @@ pub(super) fn c1(contest: &mut Contest) -> Result<()> {
 }
 
 /// Reads all of a backlog that is not in memory.
-fn once(side: &Side, backlog: &Backlog) -> Result<Report> {
+fn once(side: &mut Side, backlog: &Backlog) -> Result<Report> {
     backlog.chill()?;
     let load = format!("{FETCH} --partitions {PARTITIONS} --warmup 0 --bytes {}", backlog.bytes() * 9 / 10);
     side.replay("fetch", &backlog.topic, &load)
@@ -125,6 +125,7 @@ pub(super) fn c2(contest: &mut Contest) -> Result<()> {
     contest.cell(rounds, "with a cold reader", &load, figures, |side| {
         let topic = side.create(PARTITIONS)?;
         let backlog = backlogs.of(side)?;
+        side.settle()?;
         let window = format!("--partitions {PARTITIONS} --warmup 1 --seconds {seconds}");
         let both = Cold::new(&backlog.files)?.keep(|| -> Result<_> {
             let reader = side.spawn("fetch", &backlog.topic, &format!("{FETCH} {window}"))?;

@@ -186,7 +186,6 @@ pub(super) fn p6(contest: &mut Contest) -> Result<()> {
         // The goal is about Ottla's own slope; peers would need minutes in each round to make the most partitions.
         let sizes: &[u32] = if side.name == OTTLA { &[100, 1000, most] } else { &[100, 1000] };
         for partitions in sizes {
-            side.settle()?;
             let many = cost(&side.produce_after(FIRST_WRITES, *partitions, P6, BULK_SECONDS)?)?;
             outcome = outcome.with(&against_one(*partitions), many / cost_of_one);
         }

@@ -38,7 +38,8 @@ pub(super) fn s2(contest: &mut Contest) -> Result<()> {
         side.broker.restart()?;
         // Of all partitions, so that the last one to come back is among them.
         let load = format!("--connections 1 --partitions {PARTITIONS} --warmup 0 --bytes {}", 16 << 20);
-        side.replay("fetch", &topic, &load)?;
+        let reader = side.spawn("fetch", &topic, &load)?;
+        side.report(reader)?;
         let seconds = began.elapsed().as_secs_f64();
         side.delete(&topic)?;
         Ok(Outcome::default().with(FIGURE, seconds))
