@@ -66,9 +66,9 @@ impl<'a> Contest<'a> {
         Ok(())
     }
 
-    /// What the loads from here on write at most, so that they find memory for it.
-    pub(crate) fn will_write(&mut self, gigabytes: u64) {
-        self.sides.iter_mut().for_each(|side| side.backed = gigabytes << 30);
+    /// What the loads from here on write at most, and how much at a time, so that they find memory for it.
+    pub(crate) fn will_write(&mut self, gigabytes: u64, write: usize) {
+        self.sides.iter_mut().for_each(|side| (side.backed, side.write) = (gigabytes << 30, write));
     }
 
     /// The peer's name.

@@ -30,6 +30,8 @@ const INDEX_MIN: u32 = 4096;
 const INDEX_MAX: u32 = 10 << 20;
 /// Seconds that every load runs before its window opens, where a workload does not need more.
 const WARM_UP: f64 = 0.5;
+/// Bytes that a broker writes at a time, where a workload does not say: a batch of 16 KB.
+const WRITE: usize = 16_440;
 /// Memory that is free and backed by the machine when a load begins, where a workload does not ask for more.
 const BACKED: u64 = 512 << 20;
 /// A broker is quiet when over this long it takes less than this much of one CPU.
@@ -111,6 +113,8 @@ pub(crate) struct Side {
     pub(crate) memory: Option<f64>,
     /// How much memory its loads find backed, in bytes.
     pub(crate) backed: u64,
+    /// In writes of so many bytes.
+    pub(crate) write: usize,
     /// What somebody who reads the figures of the turn should know.
     pub(crate) notes: Vec<String>,
     topics: usize,
@@ -118,13 +122,13 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) fn new(name: &str, broker: Running) -> Side {
-        Side { name: name.to_owned(), broker, memory: None, backed: BACKED, notes: Vec::new(), topics: 0 }
+        Side { name: name.to_owned(), broker, memory: None, backed: BACKED, write: WRITE, notes: Vec::new(), topics: 0 }
     }
 
     /// Makes memory and disk what they are for every load (`machine::settle`).
     pub(crate) fn settle(&mut self) -> Result<()> {
         let place = self.broker.data().parent().context("the data lies nowhere")?;
-        self.memory = Some(settle(place, self.backed)?);
+        self.memory = Some(settle(place, self.backed, self.write)?);
         Ok(())
     }
 

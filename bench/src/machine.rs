@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// A spinning thread that saw no time for longer was not on the CPU.
 const GAP: Duration = Duration::from_micros(20);
 /// Writing to memory that is there is faster than this, to memory that the host has to give again several times slower.
-pub(crate) const BACKED_GB_PER_CPU_S: f64 = 3.5;
+pub(crate) const BACKED_GB_PER_CPU_S: f64 = 2.0;
 /// So often memory is written over until it is there.
 const PASSES: usize = 6;
 /// What others may take before a measurement says nothing.
@@ -100,11 +100,13 @@ fn spin(cpu: usize) -> Result<(Duration, Duration)> {
 /// Leaves the memory and the disk as every load finds them: nothing waits to be written, and `bytes` of free memory are
 /// memory of this machine. A host takes back what its guest has freed, and to be given it again costs ten times what
 /// writing to it does: a broker that meets such pages is measured with its host. What is written and removed over and
-/// over stays, and the next to write gets it. Returns the gigabytes a CPU-second that writing took in the end.
-pub(crate) fn settle(place: &Path, bytes: u64) -> Result<f64> {
+/// over stays, and the next to write gets it, if it writes alike: pages for large and for small writes, and for writes
+/// that end within a page, come from different lists of the kernel's. Hence `write`, the bytes of one write. Returns
+/// the gigabytes a CPU-second that writing took in the end.
+pub(crate) fn settle(place: &Path, bytes: u64, write: usize) -> Result<f64> {
     rustix::fs::sync();
     let scratch = place.join("scratch");
-    let chunk = vec![1; 1 << 20];
+    let chunk = vec![1; write];
     let mut speed = 0.0;
     for _ in 0..PASSES {
         let before = thread_cpu()?;

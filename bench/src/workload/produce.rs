@@ -30,7 +30,7 @@ const COST: &str = "CPU per request";
 pub(super) fn p1(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
     contest.warm_up(PARTITIONS, &format!("{P1} --acks all"));
-    contest.will_write(2);
+    contest.will_write(2, 1_000_061);
     for acks in ["1", "all"] {
         let load = format!("{P1} --acks {acks}");
         let figures = vec![
@@ -80,7 +80,7 @@ fn p2_maximum(contest: &mut Contest, rounds: usize) {
         Figure::lower(MEMORY, "MB").goal(Goal::Times(5.0), Goal::AtMost(80.0)),
         Figure::higher(REQUESTS, "1/s"),
     ];
-    contest.will_write(2);
+    contest.will_write(2, 16_440);
     contest.cell(rounds, "maximum", P2, figures, |side| {
         bulk(&side.produce_after(BULK_WARM_UP, PARTITIONS, P2, BULK_SECONDS)?)
     });
@@ -150,7 +150,7 @@ pub(super) fn p4(contest: &mut Contest) -> Result<()> {
 pub(super) fn p5(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
     contest.warm_up(PARTITIONS, &format!("{P5} --compression zstd"));
-    contest.will_write(2);
+    contest.will_write(2, 50_061);
     for codec in ["lz4", "zstd"] {
         let load = format!("{P5} --compression {codec}");
         let figures = vec![
@@ -178,7 +178,7 @@ pub(super) fn p6(contest: &mut Contest) -> Result<()> {
         Figure::lower(&against_one(1000), "×"),
         Figure::lower(&against_one(most), "×").goal(Goal::AtMost(1.5), Goal::AtMost(1.2)),
     ];
-    contest.will_write(2);
+    contest.will_write(2, 16_440);
     contest.cell(contest.pace.rounds, "many partitions", P6, figures, |side| {
         let one = side.produce_after(FIRST_WRITES, 1, P6, BULK_SECONDS)?;
         let cost_of_one = cost(&one)?;
