@@ -23,7 +23,7 @@ pub(crate) fn text(series: &Series) -> String {
     }
     text += &format!("\n{table}\n\n");
     text += &format!("Medians of {} rounds of {} s. ", series.rounds, series.seconds);
-    text += "At full speed windows are shorter, and rounds more. ";
+    text += "At full speed windows are shorter, and rounds more.\n";
     text += "Ratio: how many times better Ottla is, whichever way better is; below 1 the peer wins.\n";
     let errors = rows.iter().filter_map(|row| Some(format!("{} {}: {}", row.workload, row.cell, row.error.as_ref()?)));
     let made = errors.chain(agreement(&rows)).chain(short_of_memory(&series.cells));
