@@ -29,8 +29,6 @@ pub(super) fn filled(directory: &Path, total: u64) -> Result<File> {
 }
 
 pub(super) fn append(directory: &Path, size: usize, total: u64) -> Result<Rate> {
-    // Memory that the host has taken back costs a fault of the host; it is paid here, and not below.
-    drop(filled(directory, total)?);
     let (mut file, piece) = (nameless(directory)?, vec![0x5a; size]);
     let meter = Meter::start();
     for _ in 0..total / size as u64 {

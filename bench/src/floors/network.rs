@@ -21,8 +21,6 @@ pub(super) fn receive(size: usize, total: u64) -> Result<Rate> {
 }
 
 pub(super) fn receive_and_write(directory: &Path, size: usize, total: u64) -> Result<Rate> {
-    // As in `disk::append`.
-    drop(filled(directory, total)?);
     let mut file = nameless(directory)?;
     from_a_sender(size, total, |bytes| Ok(file.write_all(bytes)?))
 }
