@@ -90,6 +90,9 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Has the disk begin to write what was written; returns at once and proves nothing. Of several files that are to
     /// be synced, each then waits less. An error is as final as that of a sync.
     fn start_writing(&self) -> io::Result<()>;
+    /// Has the disk write everything below `end` and waits until it has; proves nothing. A sync that follows has little
+    /// left to do. Where the system can't, it does nothing. An error is as final as that of a sync.
+    fn write_out(&self, end: u64) -> io::Result<()>;
     /// Makes the content and length durable (not its name: [`Disk::sync_dir`]). An error is final (rule L10).
     fn sync_data(&self) -> io::Result<()>;
     /// Whether the whole range is known to be in memory, so that sending it will not wait for the disk.
@@ -242,6 +245,10 @@ impl DiskFile for OsFile {
 
     fn start_writing(&self) -> io::Result<()> {
         if self.native { sys::start_writing(&self.file) } else { Ok(()) }
+    }
+
+    fn write_out(&self, end: u64) -> io::Result<()> {
+        if self.native { sys::write_out(&self.file, end) } else { Ok(()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {

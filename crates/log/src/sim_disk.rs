@@ -558,6 +558,10 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn write_out(&self, _end: u64) -> io::Result<()> {
+        self.start_writing()
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         state.change()?;

@@ -23,6 +23,12 @@ pub(crate) const EPOCHS_FILE: &str = "epochs";
 /// Ending of a producer snapshot.
 pub(crate) const PRODUCERS: &str = ".producers";
 
+/// From here on a sync is preceded by the writing of all but the last of it. While the system writes a page it makes
+/// those wait who append to it.
+const BULK_BYTES: u64 = 1 << 20;
+/// What is left to the sync then: more than one page, of whatever size, that an append may still grow.
+const TAIL_BYTES: u64 = 128 << 10;
+
 /// What the node stores for a log, and hands in when it opens it: how far it may be trusted without reading it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -139,9 +145,9 @@ impl SyncPlan {
         self.dirty.bytes
     }
 
-    /// Has the disk begin with the newest batches: for plans that have to wait for each other.
+    /// Has the disk begin with the newest batches, if they are few: for plans that have to wait for each other.
     pub fn start(&self) -> Result<(), SyncError> {
-        let Some(segment) = &self.active else { return Ok(()) };
+        let Some(segment) = self.active.as_ref().filter(|_| self.dirty.bytes < BULK_BYTES) else { return Ok(()) };
         match segment.log_file(&self.shared.files).and_then(|file| file.start_writing()) {
             Err(error) if is_out_of_files(&error) => Ok(()),
             Err(error) => Err(SyncError::new(&format!("segment {}", segment.base), &error)),
@@ -178,6 +184,9 @@ impl SyncPlan {
     }
 
     fn sync_batches(&self) -> Result<(), (String, io::Error)> {
+        if let Some(segment) = self.active.as_ref().filter(|_| self.dirty.bytes >= BULK_BYTES) {
+            write_out(segment, &self.shared).map_err(|error| (format!("segment {}", segment.base), error))?;
+        }
         let sealed = self.dirty.sealed.iter().map(|segment| (segment, true));
         for (segment, sealed) in sealed.chain(self.active.iter().map(|segment| (segment, false))) {
             sync_segment(segment, &self.shared, sealed)
@@ -214,6 +223,16 @@ impl SyncPlan {
             _ => Ok(()),
         }
     }
+}
+
+/// Leaves so little to the sync that an append hardly ever waits for it.
+fn write_out(segment: &Segment, shared: &Shared) -> io::Result<()> {
+    let file = segment.log_file(&shared.files)?;
+    // Once more for what was appended meanwhile, which is much less.
+    for _ in 0..2 {
+        file.write_out(segment.end().position.saturating_sub(TAIL_BYTES))?;
+    }
+    Ok(())
 }
 
 fn sync_segment(segment: &Segment, shared: &Shared, sealed: bool) -> io::Result<()> {

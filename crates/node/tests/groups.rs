@@ -442,6 +442,10 @@ impl DiskFile for GatedFile {
     fn start_writing(&self) -> io::Result<()> {
         self.file.start_writing()
     }
+
+    fn write_out(&self, end: u64) -> io::Result<()> {
+        self.file.write_out(end)
+    }
     fn prefetch(&self, range: Range<u64>) {
         self.file.prefetch(range);
     }
