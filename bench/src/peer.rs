@@ -226,7 +226,7 @@ fn answers(address: SocketAddr) -> Result<()> {
 /// A loopback address nobody listens on at this moment, nor on the port after it (Kafka's controller takes that one).
 ///
 /// Below the ports that the system hands out, so that no client's own socket sits on it while the broker is restarted.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     for _ in 0..100 {
         let port = fastrand::u16(16_384..32_000);
         let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();

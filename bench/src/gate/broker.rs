@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::client::Client;
+use crate::peer::free_address;
 
 /// How long the broker may take to start, or to come to rest.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -157,11 +158,6 @@ impl Thread {
             switches: field("voluntary_ctxt_switches")?.parse()?,
         })
     }
-}
-
-/// A loopback address nobody listens on at this moment.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 #[cfg(test)]
