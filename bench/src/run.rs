@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::contest::{Contest, Pace};
 use crate::floors::Floors;
+use crate::machine::Awake;
 use crate::namespace;
 use crate::neutral;
 use crate::peer::Peer;
@@ -105,6 +106,7 @@ fn measure(
     place: &Path,
 ) -> Result<Series> {
     let pace = arguments.pace();
+    let awake = Awake::keep();
     eprintln!("measuring the floors");
     let floors = Floors::measure(place, arguments.quick)?;
     floors.lines().iter().for_each(|line| eprintln!("  {line}"));
@@ -113,6 +115,7 @@ fn measure(
         rounds: pace.rounds,
         seconds: pace.seconds,
         floors: serde_json::to_value(&floors)?,
+        notes: awake.iter().map(Awake::note).collect(),
         ..Series::default()
     };
     for peer in [ottla].into_iter().chain(against) {
