@@ -10,10 +10,11 @@ use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{cpus, settle};
+use crate::machine::{Awake, cpus, settle};
 
 mod cpu;
 mod disk;
+mod exchange;
 mod network;
 
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,7 @@ pub(crate) struct Arguments {
 /// `ottla-bench floors`.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     crate::namespace::enter()?;
+    let _awake = Awake::keep();
     let floors = Floors::measure(&arguments.data, arguments.quick)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&floors)?);
@@ -64,6 +66,17 @@ pub(crate) struct Sync {
     pub(crate) cpu_us: f64,
 }
 
+/// A small request that is received, appended to a file and answered.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Exchange {
+    /// Of the side that answers, for one request.
+    pub(crate) cpu_us: f64,
+    /// From the request to its answer, with one in flight on each connection.
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) per_s: f64,
+}
+
 /// All of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Floors {
@@ -94,6 +107,11 @@ pub(crate) struct Floors {
     pub(crate) append_16k: Rate,
     /// Appending 4 KiB to a file that grows, and `fdatasync`.
     pub(crate) sync_4k: Sync,
+    /// 216 bytes there and 52 back, of which 158 are appended, over one connection.
+    pub(crate) exchange_1: Exchange,
+    /// Over 16 at once.
+    pub(crate) exchange_16: Exchange,
+    pub(crate) exchange_256: Exchange,
 }
 
 /// A primitive that writes, on memory that the host has not taken back: as the loads are measured.
@@ -130,6 +148,9 @@ impl Floors {
             sendfile_16k: network::sendfile(directory, 16 << 10, bytes)?,
             append_16k: backed(disk::append, directory, 16 << 10, bytes)?,
             sync_4k: disk::sync(directory, 4 << 10, spell * 2)?,
+            exchange_1: exchange::exchange(directory, 1, spell)?,
+            exchange_16: exchange::exchange(directory, 16, spell)?,
+            exchange_256: exchange::exchange(directory, 256, spell)?,
         })
     }
 
@@ -140,6 +161,9 @@ impl Floors {
         };
         let wake = |name: &str, Wake { cpu_us, round_trip_us }: Wake| {
             format!("{name:<40} {cpu_us:>8.2} us CPU   {round_trip_us:>8.2} us round trip")
+        };
+        let exchange = |name: &str, Exchange { cpu_us, p50_us, p99_us, per_s }: Exchange| {
+            format!("{name:<40} {cpu_us:>8.2} us CPU   {p50_us:>8.1} us p50 {p99_us:>8.1} us p99 {per_s:>8.0} /s")
         };
         let mut lines = vec![
             format!("{:<40} {:>8.0} ns", "system call", self.syscall_ns),
@@ -161,6 +185,9 @@ impl Floors {
                 "{:<40} {:>8.0} us p50   {:>8.0} us p99 {:>8.1} us CPU",
                 "append 4 KiB and sync", self.sync_4k.p50_us, self.sync_4k.p99_us, self.sync_4k.cpu_us
             ),
+            exchange("small requests, 1 connection", self.exchange_1),
+            exchange("small requests, 16 connections", self.exchange_16),
+            exchange("small requests, 256 connections", self.exchange_256),
         ]);
         lines
     }
@@ -192,6 +219,11 @@ impl Meter {
     }
 }
 
+/// Of values in order, of which there is at least one.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted[sorted.len() * percent / 100]
+}
+
 fn thread_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
@@ -213,7 +245,7 @@ mod tests {
                 other => assert!(other.is_null(), "{json}"),
             }
         }
-        assert!(floors.lines().len() >= 13);
+        assert!(floors.lines().len() >= 16);
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "files are left");
     }
 }

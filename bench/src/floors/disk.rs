@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::fs::fdatasync;
 
-use super::{Meter, Rate, Sync};
+use super::{Meter, Rate, Sync, percentile};
 
 /// A file without a name: gone when it is closed, whatever happens.
 pub(super) fn nameless(directory: &Path) -> Result<File> {
@@ -49,5 +49,5 @@ pub(super) fn sync(directory: &Path, size: usize, spell: Duration) -> Result<Syn
     }
     let cpu_us = meter.cpu().as_secs_f64() * 1e6 / took.len() as f64;
     took.sort_by(f64::total_cmp);
-    Ok(Sync { p50_us: took[took.len() / 2], p99_us: took[took.len() * 99 / 100], cpu_us })
+    Ok(Sync { p50_us: percentile(&took, 50), p99_us: percentile(&took, 99), cpu_us })
 }

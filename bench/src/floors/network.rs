@@ -78,7 +78,7 @@ fn discard(stream: &TcpStream) -> Result<u64> {
     }
 }
 
-fn connection() -> Result<(TcpStream, TcpStream)> {
+pub(super) fn connection() -> Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let here = TcpStream::connect(listener.local_addr()?)?;
     let (there, _) = listener.accept()?;
