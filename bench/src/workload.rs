@@ -48,7 +48,7 @@ impl Workload {
 pub(crate) const ALL: &[Workload] = &[
     Workload { id: "P1", what: "bulk produce, 1 MB batches", run: produce::p1, turns: 0, bulk: 4, beside: 0 },
     Workload { id: "P2", what: "produce, 16 KB batches", run: produce::p2, turns: 3, bulk: 2, beside: 0 },
-    Workload { id: "P3", what: "one record a request", run: produce::p3, turns: 3, bulk: 0, beside: 0 },
+    Workload { id: "P3", what: "one record a request", run: produce::p3, turns: 5, bulk: 0, beside: 0 },
     Workload { id: "P4", what: "durable produce", run: produce::p4, turns: 2, bulk: 0, beside: 0 },
     Workload { id: "P5", what: "compressed batches", run: produce::p5, turns: 0, bulk: 4, beside: 0 },
     Workload { id: "P6", what: "many partitions", run: produce::p6, turns: 0, bulk: 4, beside: 20 },

@@ -108,6 +108,7 @@ fn once(side: &mut Side, backlog: &Backlog) -> Result<Report> {
 
 pub(super) fn c2(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
+    contest.will_write(2, 16_440);
     contest.warm_up(PARTITIONS, P2);
     let load = format!("{P2} --rate {:.0}", produce::ceiling(contest)? * 0.5);
     let backlogs = Backlogs::make(contest);

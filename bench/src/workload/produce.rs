@@ -21,6 +21,8 @@ const BULK_ROUNDS: usize = 2;
 /// P6: in this time every broker has written to each of a thousand partitions.
 const FIRST_WRITES: f64 = 2.0;
 
+/// The cell that P2's rates are shares of.
+const MAXIMUM: &str = "maximum";
 const THROUGHPUT: &str = "throughput per CPU";
 const WALL: &str = "throughput";
 const MEMORY: &str = "memory";
@@ -50,26 +52,32 @@ pub(super) fn p1(contest: &mut Contest) -> Result<()> {
 pub(super) fn p2(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
     contest.warm_up(PARTITIONS, P2);
-    let rounds = contest.pace.rounds;
-    p2_maximum(contest, rounds * BULK_ROUNDS);
+    p2_maximum(contest, contest.pace.rounds * BULK_ROUNDS);
     let ceiling = ceiling(contest)?;
     for percent in [10, 50, 80] {
-        let rate = ceiling * f64::from(percent) / 100.0;
-        let load = format!("{P2} --rate {rate:.0}");
-        let name = format!("{percent} % of the slower one's maximum");
-        let figures = vec![
-            Figure::lower("p50", "µs"),
-            Figure::lower("p99", "µs"),
-            Figure::lower("p99.9", "µs"),
-            Figure::higher(THROUGHPUT, "GB/cpu-s"),
-        ];
-        let seconds = contest.pace.seconds;
-        contest.cell(rounds, &name, &load, figures, |side| {
-            let report = side.produce(PARTITIONS, &load, seconds)?;
-            Ok(report.latencies()?.with(THROUGHPUT, report.gb() / report.cpu_s()?))
-        });
+        let figures = percentiles().into_iter().chain([Figure::higher(THROUGHPUT, "GB/cpu-s")]).collect();
+        at_percent(contest, percent, ceiling, "", P2, figures);
     }
     Ok(())
+}
+
+/// A load at a share of what the slower one takes at most: both are asked the same, and latency counts from when a
+/// request was due.
+fn at_percent(contest: &mut Contest, percent: u32, most: f64, what: &str, load: &str, figures: Vec<Figure>) {
+    let load = format!("{load} --rate {:.0}", most * f64::from(percent) / 100.0);
+    let name = format!("{what}{percent} % of the slower one's maximum");
+    timed(contest, &name, &load, figures);
+}
+
+/// A load whose requests are looked at one by one.
+fn timed(contest: &mut Contest, name: &str, load: &str, figures: Vec<Figure>) {
+    let seconds = contest.pace.seconds;
+    contest.cell(contest.pace.rounds, name, load, figures, |side| {
+        let report = side.produce(PARTITIONS, load, seconds)?;
+        let (cost, throughput) = (report.cpu_s()? * 1e6 / report.requests as f64, report.gb() / report.cpu_s()?);
+        let outcome = report.latencies()?.with(COST, cost).with(THROUGHPUT, throughput);
+        Ok(outcome.with(REQUESTS, report.requests_per_second()))
+    });
 }
 
 /// P2 as fast as it goes.
@@ -81,28 +89,29 @@ fn p2_maximum(contest: &mut Contest, rounds: usize) {
         Figure::higher(REQUESTS, "1/s"),
     ];
     contest.will_write(2, 16_440);
-    contest.cell(rounds, "maximum", P2, figures, |side| {
+    contest.cell(rounds, MAXIMUM, P2, figures, |side| {
         bulk(&side.produce_after(BULK_WARM_UP, PARTITIONS, P2, BULK_SECONDS)?)
     });
 }
 
 /// Batches a second that the slower of the two takes at most; measured if P2 was not among the workloads.
 pub(super) fn ceiling(contest: &mut Contest) -> Result<f64> {
-    if slower(contest).is_none() {
+    if slower(contest, MAXIMUM).is_err() {
         p2_maximum(contest, BULK_ROUNDS);
     }
-    slower(contest).context("no broker's maximum is known")
+    slower(contest, MAXIMUM)
 }
 
-fn slower(contest: &Contest) -> Option<f64> {
+/// Requests a second of the slower of the two in a cell.
+fn slower(contest: &Contest, cell: &str) -> Result<f64> {
     let figure = Figure::higher(REQUESTS, "");
-    let cells = contest.series.cells.iter().filter(|cell| cell.peer == contest.peer() && cell.name == "maximum");
+    let cells = contest.series.cells.iter().filter(|it| it.peer == contest.peer() && it.name == cell);
     let of = |broker: &str| -> Option<f64> {
         let values = cells.clone().flat_map(|cell| cell.values(broker, &figure).into_values());
         median(&values.collect::<Vec<_>>())
     };
     let maxima = [of(OTTLA), of(contest.peer())];
-    maxima.into_iter().flatten().reduce(f64::min)
+    maxima.into_iter().flatten().reduce(f64::min).context("no broker's maximum is known")
 }
 
 pub(super) fn p3(contest: &mut Contest) -> Result<()> {
@@ -110,20 +119,32 @@ pub(super) fn p3(contest: &mut Contest) -> Result<()> {
     contest.warm_up(PARTITIONS, &format!("{P3} --connections 16"));
     for connections in [1, 16, 256] {
         let load = format!("{P3} --connections {connections}");
-        let figures = vec![
-            Figure::lower(COST, "µs").times(4.0, 8.0),
-            Figure::lower("p50", "µs").times(2.0, 5.0),
-            Figure::lower("p99", "µs").times(3.0, 8.0),
-            Figure::lower("p99.9", "µs").times(3.0, 8.0),
-        ];
-        let seconds = contest.pace.seconds;
-        let name = if connections == 1 { "1 connection".to_owned() } else { format!("{connections} connections") };
-        contest.cell(contest.pace.rounds, &name, &load, figures, |side| {
-            let report = side.produce(PARTITIONS, &load, seconds)?;
-            Ok(report.latencies()?.with(COST, report.cpu_s()? * 1e6 / report.requests as f64))
-        });
+        let floor = |what: &str| contest.floor(&format!("/exchange_{connections}/{what}"));
+        let cost = Figure::lower(COST, "µs").times(4.0, 8.0).floor(floor("cpu_us"));
+        let [p50, p99, p999] = percentiles();
+        let latencies = [p50.floor(floor("p50_us")), p99, p999];
+        if connections == 1 {
+            let figures = [cost].into_iter().chain(p3_goals(latencies)).collect();
+            timed(contest, "1 connection", &load, figures);
+            continue;
+        }
+        // With so many in flight the machine is full, and latency is throughput said again. Hence a second cell, where
+        // both are asked for less than either can do.
+        let name = format!("{connections} connections");
+        let figures = [cost].into_iter().chain(latencies).chain([Figure::higher(REQUESTS, "1/s")]).collect();
+        timed(contest, &name, &load, figures);
+        let most = slower(contest, &name)?;
+        at_percent(contest, 50, most, &format!("{name}, "), &load, p3_goals(percentiles()).into());
     }
     Ok(())
+}
+
+fn percentiles() -> [Figure; 3] {
+    ["p50", "p99", "p99.9"].map(|name| Figure::lower(name, "µs"))
+}
+
+fn p3_goals([p50, p99, p999]: [Figure; 3]) -> [Figure; 3] {
+    [p50.times(2.0, 5.0), p99.times(3.0, 8.0), p999.times(3.0, 8.0)]
 }
 
 pub(super) fn p4(contest: &mut Contest) -> Result<()> {

@@ -15,6 +15,7 @@ const SUSTAINED: f64 = 0.95;
 
 pub(super) fn c3(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
+    contest.will_write(1, 10_441);
     let warm_up = contest.pace.warm_up;
     let many = format!("{TAIL} --rate 50000 --batch-records 10");
     contest.prepare(|side| side.tail(C3_PARTITIONS, &many, warm_up).map(drop));
@@ -37,6 +38,7 @@ pub(super) fn c3(contest: &mut Contest) -> Result<()> {
 
 pub(super) fn c4(contest: &mut Contest) -> Result<()> {
     contest.start(Profile::Default)?;
+    contest.will_write(2, 16_669);
     let warm_up = contest.pace.warm_up;
     let load = |rate: f64| {
         format!("--record-bytes 1024 --batch-records 16 --acks all --consumers {CONSUMERS} --rate {rate:.0}")
