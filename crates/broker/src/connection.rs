@@ -12,6 +12,7 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -74,6 +75,8 @@ pub(crate) struct Connection {
     outbox: Outbox,
     signal: Arc<Signal>,
     waker: Waker,
+    /// When this turn began: one look at the clock for all that is served in it.
+    now: Instant,
     closing: Option<Close>,
 }
 
@@ -151,6 +154,7 @@ impl Connection {
             outbox: Outbox::default(),
             signal,
             waker,
+            now: Instant::now(),
             closing: None,
         }
     }
@@ -170,21 +174,21 @@ impl Connection {
 
     async fn serve(&mut self) -> Close {
         let mut stopping = self.broker.stopping.subscribe();
-        // One for good: to arm another for each request would wake a thread for each.
+        // Both for good: to arm another timer for each request would wake a thread for each, and to wait anew for the
+        // end costs two locks.
+        let mut stop = pin!(async move { stopping.wait_for(|stopping| *stopping).await.map(drop) });
         let mut timer = pin!(tokio::time::sleep_until(self.deadline()));
+        let mut is_stopping = false;
         loop {
-            let is_stopping = *stopping.borrow_and_update();
             self.take_requests();
             if is_stopping {
                 self.parked.iter_mut().for_each(Parked::hurry);
             }
             self.answer_parked();
             if !self.outbox.is_empty() {
-                let idle = self.broker.options.idle_timeout;
-                match tokio::time::timeout(idle, self.outbox.flush(&self.stream, &self.broker.cold_reads)).await {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(error)) => return error.into(),
-                    Err(_) => return Close::Idle,
+                match self.flush().await {
+                    Ok(()) => continue,
+                    Err(why) => return why,
                 }
             }
             if self.parked.is_empty() {
@@ -208,7 +212,7 @@ impl Connection {
                         self.closing = Some(why);
                     }
                 }
-                _ = stopping.changed(), if !is_stopping => {}
+                _ = stop.as_mut(), if !is_stopping => is_stopping = true,
                 () = passed(timer.as_mut(), deadline) => {
                     if self.overdraft_end().is_some_and(|end| end <= Instant::now()) {
                         return Close::Dawdling;
@@ -218,15 +222,27 @@ impl Connection {
                     }
                 }
             }
+            self.now = Instant::now();
         }
+    }
+
+    /// Sends everything, which the socket mostly takes at once.
+    async fn flush(&mut self) -> Result<(), Close> {
+        if !self.outbox.try_flush(&self.stream)? {
+            // In a box, as that is rare.
+            let flush = Box::pin(self.outbox.flush(&self.stream, &self.broker.cold_reads));
+            tokio::time::timeout(self.broker.options.idle_timeout, flush).await.map_err(|_| Close::Idle)??;
+            self.now = Instant::now();
+        }
+        Ok(())
     }
 
     /// When to look again although nothing happened.
     fn deadline(&self) -> Instant {
         // Only the first that is parked may be answered; a deadline behind it would be looked at again and again.
         let due = self.parked.front().map_or_else(
-            || Instant::now() + if self.rests() { INPUT_KEPT_FOR } else { self.broker.options.idle_timeout },
-            Parked::deadline,
+            || self.now + if self.rests() { INPUT_KEPT_FOR } else { self.broker.options.idle_timeout },
+            |front| front.deadline(self.now),
         );
         self.overdraft_end().map_or(due, |end| end.min(due))
     }
@@ -301,6 +317,7 @@ impl Connection {
             local: self.local,
             peer: self.peer,
             header: &header,
+            now: self.now,
             principal: &self.client.principal.clone(),
         };
         // The handler may be left half-way by a panic: nothing of this connection is used again but its answers owed.
@@ -323,7 +340,7 @@ impl Connection {
         }
         let run = std::mem::take(run);
         let mut wakes = Wakes::default();
-        let appended = catch_unwind(AssertUnwindSafe(|| run.append(&self.broker, &mut wakes)));
+        let appended = catch_unwind(AssertUnwindSafe(|| run.append(&mut wakes)));
         wakes.wake();
         match appended {
             Ok(parked) => self.parked.extend(parked.into_iter().map(Parked::Produce)),
@@ -333,7 +350,7 @@ impl Connection {
 
     /// Moves answers that are due from the front of the parked list to the outbox, and waits for the first that is not.
     fn answer_parked(&mut self) {
-        let now = Instant::now();
+        let now = self.now;
         while let Some(front) = self.parked.front_mut() {
             let polled = catch_unwind(AssertUnwindSafe(|| match front {
                 Parked::Produce(produce) => produce.poll(now, &self.waker, &mut self.outbox),
@@ -378,12 +395,12 @@ impl Parked {
         }
     }
 
-    fn deadline(&self) -> Instant {
+    fn deadline(&self, now: Instant) -> Instant {
         match self {
             Parked::Produce(produce) => produce.deadline(),
             Parked::Fetch(fetch) => fetch.deadline(),
             // It is woken when there is something to say, which may be after many minutes.
-            Parked::Later(..) => Instant::now() + LATER_LOOK,
+            Parked::Later(..) => now + LATER_LOOK,
         }
     }
 
@@ -432,7 +449,7 @@ fn poll_later(later: &mut Later, waker: &Waker, outbox: &mut Outbox) -> Result<b
 /// Reads what the socket has, growing the buffer with the bytes that arrive and never past the frame they belong to.
 async fn fill(stream: &mut TcpStream, input: &mut BytesMut, charge: &mut Charge, proven: usize) -> Result<(), Close> {
     // A connection at rest has no buffer.
-    stream.readable().await?;
+    poll_fn(|context| stream.poll_read_ready(context)).await?;
     if input.len() == input.capacity() {
         // Doubling follows what has arrived, and costs a copy each time; what is missing is only the client's word.
         let more = input.len().max(proven).min(missing(input)).max(INPUT_BYTES_MIN);

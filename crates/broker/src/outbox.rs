@@ -64,14 +64,18 @@ impl ColdReads {
 /// What one connection has yet to send.
 #[derive(Default)]
 pub(crate) struct Outbox {
+    /// Answers that are all bytes and have nothing but such before them, and how much of them has been sent.
+    bytes: Vec<u8>,
+    sent: usize,
+    /// What follows.
     chunks: VecDeque<Chunk>,
-    /// Bytes of memory of what was added since it was last empty.
+    /// Bytes of memory of what was added since all of it was last sent.
     held: usize,
 }
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.bytes.is_empty() && self.chunks.is_empty()
     }
 
     /// Whether it is to be sent before more requests are answered: those that a client sends in one go, each with a
@@ -82,6 +86,10 @@ impl Outbox {
 
     /// Adds a response; `regions` are the file ranges that it names by their position in the list.
     pub(crate) fn push_response(&mut self, response: GatherOut, regions: Vec<FileRegion>) {
+        let response = match response.into_buffer() {
+            Ok(buffer) => return self.push_bytes(buffer),
+            Err(response) => response,
+        };
         let mut regions = regions.into_iter();
         for chunk in response.finish() {
             self.held += size_of::<Chunk>();
@@ -96,15 +104,44 @@ impl Outbox {
         }
     }
 
-    /// Sends everything.
-    pub(crate) async fn flush(&mut self, stream: &TcpStream, cold: &ColdReads) -> io::Result<()> {
-        while let Some(front) = self.chunks.front() {
-            match front {
-                Chunk::Bytes(_) => self.send_bytes(stream).await?,
-                Chunk::File(_) => self.send_file(stream, cold).await?,
+    fn push_bytes(&mut self, buffer: Vec<u8>) {
+        self.held += buffer.len();
+        if !self.chunks.is_empty() {
+            self.chunks.push_back(Chunk::Bytes(buffer.into()));
+        } else if self.bytes.is_empty() {
+            self.bytes = buffer;
+        } else {
+            self.bytes.extend_from_slice(&buffer);
+        }
+    }
+
+    /// Sends what the socket takes at once, and says whether that was everything. Files are left to [`Outbox::flush`].
+    pub(crate) fn try_flush(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        self.inline_small_files()?;
+        if !self.is_at_file() {
+            match self.write(stream) {
+                Ok(sent) => self.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
         }
-        self.held = 0;
+        Ok(self.is_empty())
+    }
+
+    /// Whether a file is what is to be sent next.
+    fn is_at_file(&self) -> bool {
+        self.bytes.is_empty() && matches!(self.chunks.front(), Some(Chunk::File(_)))
+    }
+
+    /// Sends everything.
+    pub(crate) async fn flush(&mut self, stream: &TcpStream, cold: &ColdReads) -> io::Result<()> {
+        while !self.is_empty() {
+            if self.is_at_file() {
+                self.send_file(stream, cold).await?;
+            } else {
+                self.send_bytes(stream).await?;
+            }
+        }
         Ok(())
     }
 
@@ -112,7 +149,6 @@ impl Outbox {
         self.inline_small_files()?;
         loop {
             match self.write(stream) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => {
                     self.advance(sent);
                     return Ok(());
@@ -126,14 +162,21 @@ impl Outbox {
     /// Gathers the bytes at the front into one write. Apart from the future above, which would hold the slices for as
     /// long as its connection lives.
     fn write(&self, stream: &TcpStream) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
-        for (slot, chunk) in slices.iter_mut().zip(&self.chunks) {
-            let Chunk::Bytes(bytes) = chunk else { break };
-            *slot = IoSlice::new(bytes);
-            count += 1;
-        }
-        stream.try_write_vectored(&slices[..count])
+        let bytes = &self.bytes[self.sent..];
+        let written = if self.chunks.is_empty() {
+            stream.try_write(bytes)?
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            slices[0] = IoSlice::new(bytes);
+            let mut count = 1;
+            for (slot, chunk) in slices[1..].iter_mut().zip(&self.chunks) {
+                let Chunk::Bytes(bytes) = chunk else { break };
+                *slot = IoSlice::new(bytes);
+                count += 1;
+            }
+            stream.try_write_vectored(&slices[..count])?
+        };
+        if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
     }
 
     /// Turns small ranges near the front that are in memory into bytes: cheaper than a system call of their own.
@@ -185,10 +228,20 @@ impl Outbox {
         if region.len == 0 {
             self.chunks.pop_front();
         }
+        if self.chunks.is_empty() {
+            self.held = 0;
+        }
         Ok(())
     }
 
-    fn advance(&mut self, mut sent: usize) {
+    fn advance(&mut self, sent: usize) {
+        let left = self.bytes.len() - self.sent;
+        if sent < left {
+            self.sent += sent;
+            return;
+        }
+        (self.bytes, self.sent) = (Vec::new(), 0);
+        let mut sent = sent - left;
         while let Some(Chunk::Bytes(bytes)) = self.chunks.front_mut() {
             if sent < bytes.len() {
                 bytes.advance(sent);
@@ -196,6 +249,9 @@ impl Outbox {
             }
             sent -= bytes.len();
             self.chunks.pop_front();
+        }
+        if self.chunks.is_empty() {
+            self.held = 0;
         }
     }
 }

@@ -112,6 +112,11 @@ impl GatherOut {
         }
     }
 
+    /// What was written, where that is only bytes in one buffer.
+    pub fn into_buffer(self) -> Result<Vec<u8>, GatherOut> {
+        if self.inserts.is_empty() { Ok(self.inline) } else { Err(self) }
+    }
+
     /// What was written. Neighbouring small parts are slices of one buffer.
     pub fn finish(self) -> Vec<Chunk> {
         let inline = Bytes::from(self.inline);

@@ -21,6 +21,12 @@ pub struct RequestHeader {
 }
 
 impl RequestHeader {
+    /// The header as an answer needs it: without the client's name, which is a part of the request's frame.
+    pub fn without_client(&self) -> RequestHeader {
+        let RequestHeader { api_key, api_version, correlation_id, client_id: _ } = *self;
+        RequestHeader { api_key, api_version, correlation_id, client_id: None }
+    }
+
     /// Reads the header; the reader then stands at the body.
     pub fn decode(reader: &mut Reader) -> Result<RequestHeader, DecodeError> {
         let api_key = ApiKey::try_from(reader.i16()?)?;

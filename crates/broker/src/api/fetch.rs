@@ -91,7 +91,7 @@ struct Collected {
 pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<ParkedFetch, Close> {
     let request: FetchRequest = decode(context, reader)?;
     let by_id = context.version() >= TOPIC_ID_VERSION;
-    let now = Instant::now();
+    let now = context.now;
     let sessions = &context.broker.sessions;
     let wanted = wanted(request.topics, by_id, &context.broker.node.topics());
     let source = match (request.session_id, request.session_epoch) {
@@ -129,7 +129,7 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Park
     let bytes = |wire: i32| u64::try_from(wire).unwrap_or(0);
     Ok(ParkedFetch {
         // Not the client id, a slice of the frame, which would be held for as long as the answer is owed.
-        header: RequestHeader { client_id: None, ..context.header.clone() },
+        header: context.header.without_client(),
         listener: Arc::clone(context.listener),
         local: context.local,
         deadline: now + Duration::from_millis(bytes(request.max_wait_ms)),

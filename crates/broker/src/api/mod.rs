@@ -11,6 +11,7 @@ use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use ottla_node::Unavailable;
 use ottla_protocol::{ApiKey, ErrorCode, GatherOut, Reader, Request, RequestHeader};
+use tokio::time::Instant;
 
 use crate::{
     connection::Close,
@@ -89,6 +90,8 @@ pub(crate) struct Context<'a> {
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) header: &'a RequestHeader,
+    /// When it was taken up.
+    pub(crate) now: Instant,
     pub(crate) principal: &'a Principal,
 }
 
@@ -269,7 +272,7 @@ where
 {
     let response = handle(context, decode(context, reader)?);
     // It must not hold on to the frame for as long as the answer is owed.
-    let header = RequestHeader { client_id: None, ..context.header.clone() };
+    let header = context.header.without_client();
     Ok(Box::pin(async move { encode(&header, &response.await) }))
 }
 

@@ -32,7 +32,7 @@ use ottla_types::{Offset, PartitionIndex, Timestamp};
 use tokio::time::Instant;
 
 use super::{Context, decode};
-use crate::{connection::Close, outbox::Outbox, server::Broker};
+use crate::{connection::Close, outbox::Outbox};
 
 /// First version that may carry zstd (KIP-110).
 const ZSTD_VERSION: i16 = 7;
@@ -48,6 +48,8 @@ const DECOMPRESSED_RATIO_MAX: usize = 8;
 pub(crate) struct PendingProduce {
     answer: ParkedProduce,
     entries: Vec<Entry>,
+    /// By the broker's clock.
+    now: Timestamp,
 }
 
 /// One batch on its way to its partition.
@@ -108,13 +110,14 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Pend
     let mut pending = PendingProduce {
         answer: ParkedProduce {
             // Nothing in it may be a slice of the frame, which would be held for as long as the answer is owed.
-            header: RequestHeader { client_id: None, ..context.header.clone() },
+            header: context.header.without_client(),
             acks: request.acks,
-            deadline: Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
-            response: ProduceResponse::default(),
+            deadline: context.now + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
+            response: ProduceResponse { responses: Vec::with_capacity(request.topic_data.len()), ..Default::default() },
             waits: Vec::new(),
         },
         entries: Vec::with_capacity(request.topic_data.len()),
+        now,
     };
     for (topic_slot, data) in request.topic_data.into_iter().enumerate() {
         let topic = match context.version() {
@@ -122,8 +125,12 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Pend
             _ => topics.named(&data.name),
         };
         let refused = refused.or_else(|| refusal_of_topic(context, topic?));
-        let mut answer =
-            TopicProduceResponse { name: (*data.name).into(), topic_id: data.topic_id, ..Default::default() };
+        let mut answer = TopicProduceResponse {
+            name: (*data.name).into(),
+            topic_id: data.topic_id,
+            partition_responses: Vec::with_capacity(data.partition_data.len()),
+            ..Default::default()
+        };
         for (partition_slot, data) in data.partition_data.into_iter().enumerate() {
             let mut response = PartitionProduceResponse { index: data.index, base_offset: -1, ..Default::default() };
             let partition = topic.and_then(|topic| topic.partition(PartitionIndex(data.index)));
@@ -231,10 +238,17 @@ fn policy(config: &TopicConfig, now: Timestamp, version: i16) -> ProducePolicy {
 }
 
 /// Consecutive Produce requests of one connection, to be appended together.
-#[derive(Default)]
 pub(crate) struct ProduceRun {
     requests: Vec<ParkedProduce>,
     entries: Vec<Entry>,
+    /// When the last of them was read.
+    now: Timestamp,
+}
+
+impl Default for ProduceRun {
+    fn default() -> ProduceRun {
+        ProduceRun { requests: Vec::new(), entries: Vec::new(), now: Timestamp::NONE }
+    }
 }
 
 impl ProduceRun {
@@ -245,16 +259,23 @@ impl ProduceRun {
 
     pub(crate) fn push(&mut self, pending: PendingProduce) {
         let request = self.requests.len();
+        if self.entries.is_empty() {
+            // Most runs are of one request.
+            self.requests.reserve_exact(1);
+            self.entries = pending.entries;
+            self.entries.iter_mut().for_each(|entry| entry.request = request);
+        } else {
+            self.entries.extend(pending.entries.into_iter().map(|entry| Entry { request, ..entry }));
+        }
         self.requests.push(pending.answer);
-        self.entries.extend(pending.entries.into_iter().map(|entry| Entry { request, ..entry }));
+        self.now = pending.now;
     }
 
     /// Appends everything, each partition once, and returns the answers owed, in request order.
-    pub(crate) fn append(mut self, broker: &Broker, wakes: &mut Wakes) -> Vec<ParkedProduce> {
-        let now = broker.node.now();
+    pub(crate) fn append(mut self, wakes: &mut Wakes) -> Vec<ParkedProduce> {
         // Stable, so that the batches of a partition stay in request order.
         self.entries.sort_by_key(|entry| Arc::as_ptr(&entry.partition));
-        let mut outcomes = Vec::new();
+        let mut outcomes = Vec::with_capacity(self.entries.len());
         let mut entries = self.entries.into_iter().peekable();
         while let Some(first) = entries.next() {
             let partition = Arc::clone(&first.partition);
@@ -266,7 +287,7 @@ impl ProduceRun {
             }
             let awaited = places.iter().any(|&Place { request, .. }| self.requests[request].acks == -1);
             outcomes.clear();
-            match partition.append(&batches, awaited, now, &mut outcomes, wakes) {
+            match partition.append(&batches, awaited, self.now, &mut outcomes, wakes) {
                 Ok(()) => {
                     for (&place, outcome) in places.iter().zip(outcomes.drain(..)) {
                         self.requests[place.request].take_outcome(place, &partition, outcome);
