@@ -109,6 +109,10 @@ pub(crate) struct Awake {
 }
 
 impl Awake {
+    /// What somebody who reads the figures should know.
+    pub(crate) const NOTE: &str = "idle CPUs poll for 200 µs before they halt, as `guest_halt_poll_ns` has it; to wake \
+                                   one takes no hypervisor then";
+
     /// None where the system has no such setting, or not for us.
     pub(crate) fn keep() -> Option<Awake> {
         Awake::with(Path::new(HALT_POLL)).ok()
@@ -118,14 +122,6 @@ impl Awake {
         let before = fs::read_to_string(setting)?;
         fs::write(setting, AWAKE_NS.to_string())?;
         Ok(Awake { setting: setting.to_owned(), before })
-    }
-
-    /// What somebody who reads the figures should know.
-    pub(crate) fn note(&self) -> String {
-        let (micros, before) = (AWAKE_NS / 1000, self.before.trim());
-        format!(
-            "idle CPUs poll for {micros} µs before they halt, as `guest_halt_poll_ns` has it (otherwise {before} ns)"
-        )
     }
 }
 

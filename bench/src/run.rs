@@ -115,7 +115,7 @@ fn measure(
         rounds: pace.rounds,
         seconds: pace.seconds,
         floors: serde_json::to_value(&floors)?,
-        notes: awake.iter().map(Awake::note).collect(),
+        notes: awake.iter().map(|_| Awake::NOTE.to_owned()).collect(),
         ..Series::default()
     };
     for peer in [ottla].into_iter().chain(against) {
