@@ -354,14 +354,16 @@ impl Partition {
         })?;
         self.waiters.take_reached(high_watermark, wakes);
         let config = self.config.load();
-        let due = match durability(&config) {
-            ottla_replica::Durability::Fsync => unsynced > 0,
+        let (due, urgent) = match durability(&config) {
+            ottla_replica::Durability::Fsync => (unsynced > 0, awaited),
+            // Who waits here does not wait for the disk.
             ottla_replica::Durability::Replicated => {
-                unsynced >= LAZY_SYNC_BYTES || (unsynced > 0 && unsynced_records >= config.flush_messages)
+                let due = unsynced >= LAZY_SYNC_BYTES || (unsynced > 0 && unsynced_records >= config.flush_messages);
+                (due, false)
             }
         };
         if due {
-            self.request_sync(awaited);
+            self.request_sync(urgent);
         }
         Ok(())
     }

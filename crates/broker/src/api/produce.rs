@@ -113,7 +113,10 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Pend
             header: context.header.without_client(),
             acks: request.acks,
             deadline: context.now + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
-            response: ProduceResponse { responses: Vec::with_capacity(request.topic_data.len()), ..Default::default() },
+            response: ProduceResponse {
+                responses: Vec::with_capacity(request.topic_data.len()),
+                ..ProduceResponse::default()
+            },
             waits: Vec::new(),
         },
         entries: Vec::with_capacity(request.topic_data.len()),
@@ -129,7 +132,6 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Pend
             name: (*data.name).into(),
             topic_id: data.topic_id,
             partition_responses: Vec::with_capacity(data.partition_data.len()),
-            ..Default::default()
         };
         for (partition_slot, data) in data.partition_data.into_iter().enumerate() {
             let mut response = PartitionProduceResponse { index: data.index, base_offset: -1, ..Default::default() };
