@@ -178,8 +178,9 @@ impl Connection {
         // end costs two locks.
         let mut stop = pin!(async move { stopping.wait_for(|stopping| *stopping).await.map(drop) });
         let mut timer = pin!(tokio::time::sleep_until(self.deadline()));
-        let mut is_stopping = false;
         loop {
+            // Not left to the future: a client that always has another request would never let it come to its turn.
+            let is_stopping = *self.broker.stopping.borrow();
             self.take_requests();
             if is_stopping {
                 self.parked.iter_mut().for_each(Parked::hurry);
@@ -212,7 +213,7 @@ impl Connection {
                         self.closing = Some(why);
                     }
                 }
-                _ = stop.as_mut(), if !is_stopping => is_stopping = true,
+                _ = stop.as_mut(), if !is_stopping => {}
                 () = passed(timer.as_mut(), deadline) => {
                     if self.overdraft_end().is_some_and(|end| end <= Instant::now()) {
                         return Close::Dawdling;
