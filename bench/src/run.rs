@@ -20,7 +20,7 @@ use crate::workload::{self, Workload};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// P1 to P6, C1 to C4, I1, S1, S2, N1; all if none is named
+    /// P1 to P6, C1 to C4, I1, S1 to S3, N1; all if none is named
     workloads: Vec<String>,
     /// The brokers to measure against, files of bench/peers
     #[arg(long, value_delimiter = ',', default_value = "kafka")]
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// One short round, little data: does everything work? The figures are worth nothing
     #[arg(long)]
     quick: bool,
-    /// How much is written before the kill of S2
+    /// How much is written before the kill of S2, and how much lies in the log in S3
     #[arg(long, value_name = "GB", default_value_t = 3.0)]
     recovery_gb: f64,
     /// Where results.json, table.md and the plots go

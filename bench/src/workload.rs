@@ -59,5 +59,6 @@ pub(crate) const ALL: &[Workload] = &[
     Workload { id: "I1", what: "memory", run: idle::i1, turns: 0, bulk: 0, beside: 120 },
     Workload { id: "S1", what: "start", run: start::s1, turns: 1, bulk: 0, beside: 90 },
     Workload { id: "S2", what: "recovery after kill -9", run: recovery::s2, turns: 2, bulk: 0, beside: 30 },
+    Workload { id: "S3", what: "tail reads, much in the log", run: tail::s3, turns: 2, bulk: 0, beside: 60 },
     Workload { id: "N1", what: "the clients of others", run: neutral::n1, turns: 6, bulk: 0, beside: 20 },
 ];

@@ -46,7 +46,7 @@ pub(super) struct Requests {
     pub(super) check: Box<dyn Fn(Bytes) -> Result<()>>,
 }
 
-pub(super) const SCRIPTS: [Script; 9] = [
+pub(super) const SCRIPTS: [Script; 10] = [
     Script { name: "produce one record of 100 B", in_flight: 1, turns: 300, prepare: produce_one },
     Script { name: "produce 16 KiB, idempotent, 5 in flight", in_flight: 5, turns: 50, prepare: produce_idempotent },
     Script { name: "produce 1 MiB", in_flight: 1, turns: 20, prepare: produce_bulk },
@@ -54,6 +54,7 @@ pub(super) const SCRIPTS: [Script; 9] = [
     Script { name: "fetch 1 MiB", in_flight: 1, turns: 50, prepare: fetch_bulk },
     Script { name: "fetch one record of 100 B", in_flight: 1, turns: 300, prepare: fetch_one },
     Script { name: "fetch nothing, session of 100 partitions", in_flight: 1, turns: 300, prepare: fetch_nothing },
+    Script { name: "fetch one record, session of 1,000 partitions", in_flight: 1, turns: 100, prepare: fetch_moved },
     Script { name: "metadata of one topic", in_flight: 1, turns: 300, prepare: metadata },
     Script { name: "api versions", in_flight: 1, turns: 300, prepare: api_versions },
 ];
@@ -143,6 +144,40 @@ fn fetch_nothing(client: &mut Client) -> Result<Requests> {
         let answer = decode::<FetchRequest>(answer, FETCH)?;
         succeeded(answer.error_code)?;
         if answer.responses.is_empty() { Ok(()) } else { bail!("news of partitions to which nothing happened") }
+    };
+    Ok(Requests { next: Box::new(next), check: Box::new(check) })
+}
+
+/// Each request moves one of the session's partitions on and has the record there for its answer.
+fn fetch_moved(client: &mut Client) -> Result<Requests> {
+    const PARTITIONS: i32 = 1000;
+    const RECORDS: i64 = 50;
+    create(client, "moved", PARTITIONS)?;
+    let written = frame(&produce("moved", batch(1, 100, Compression::None, None)?), PRODUCE)?;
+    for _ in 0..RECORDS {
+        client.send(&written)?;
+        produced(client.receive()?)?;
+    }
+    let opened = client.call(&fetch("moved", PARTITIONS), FETCH)?;
+    succeeded(opened.error_code)?;
+    let mut session_epoch = 0;
+    let next = move || {
+        session_epoch += 1;
+        let mut request = FetchRequest { session_id: opened.session_id, session_epoch, ..fetch("moved", 1) };
+        for partition in request.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            partition.fetch_offset = i64::from(session_epoch) % RECORDS;
+            // Less than a record: one is given all the same.
+            partition.partition_max_bytes = 1;
+        }
+        frame(&request, FETCH)
+    };
+    let check = |answer| {
+        let answer = decode::<FetchRequest>(answer, FETCH)?;
+        succeeded(answer.error_code)?;
+        match answer.responses.iter().map(|topic| topic.partitions.len()).sum() {
+            1 => Ok(()),
+            moved => bail!("news of {moved} partitions instead of one"),
+        }
     };
     Ok(Requests { next: Box::new(next), check: Box::new(check) })
 }

@@ -17,13 +17,13 @@ const MAKING: f64 = 12_000.0;
 
 /// Records that are there before a consumer comes, with the files they lie in.
 #[derive(Default)]
-struct Backlog {
+pub(super) struct Backlog {
     topic: String,
     files: Vec<PathBuf>,
 }
 
 impl Backlog {
-    fn make(side: &mut Side, gb: f64) -> Result<Backlog> {
+    pub(super) fn make(side: &mut Side, gb: f64) -> Result<Backlog> {
         let before = side.logs();
         let topic = side.create(PARTITIONS)?;
         let seconds = (gb * 1e9 / BATCH_BYTES / MAKING).ceil();

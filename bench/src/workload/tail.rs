@@ -1,8 +1,8 @@
-//! C3 and C4: consumers that wait at the end of the log.
+//! C3, C4 and S3: consumers that wait at the end of the log.
 
 use anyhow::{Context, Result};
 
-use super::{BATCH_BYTES, TAIL, produce};
+use super::{BATCH_BYTES, TAIL, fetch::Backlog, produce};
 use crate::contest::Contest;
 use crate::peer::Profile;
 use crate::report::Figure;
@@ -74,4 +74,24 @@ fn sustained(contest: &mut Contest, load: impl Fn(f64) -> String) -> Result<f64>
         rate /= 2.0;
     }
     None.context("no rate arrives at all consumers")
+}
+
+/// What C3 is with much in the log.
+pub(super) fn s3(contest: &mut Contest) -> Result<()> {
+    contest.start(Profile::Default)?;
+    contest.will_write(1, 10_441);
+    let (rounds, seconds, warm_up) = (contest.pace.rounds, contest.pace.seconds, contest.pace.warm_up);
+    let load = format!("{TAIL} --rate 50000 --batch-records 10");
+    contest.prepare(|side| side.tail(C3_PARTITIONS, &load, warm_up).map(drop));
+    let kept = contest.pace.recovery_gb;
+    for gb in [0.0, kept] {
+        if gb > 0.0 {
+            contest.prepare(|side| Backlog::make(side, gb).map(drop));
+        }
+        let figures = ["p50", "p99", "p99.9"].map(|name| Figure::lower(name, "µs")).into();
+        contest.cell(rounds, &format!("{gb} GB in the log"), &load, figures, |side| {
+            side.tail(C3_PARTITIONS, &load, seconds)?.latencies()
+        });
+    }
+    Ok(())
 }
