@@ -41,7 +41,7 @@ pub(crate) fn draw(series: &Series, directory: &Path) -> Result<()> {
         ratios(&bars, &directory.join("ratios.svg")).map_err(|error| anyhow!("ratios.svg: {error}"))?;
     }
     for workload in CURVES {
-        let cells = series.cells.iter().filter(|cell| cell.workload == workload && is_about_latency(cell));
+        let cells = series.cells.iter().filter(|cell| cell.workload == workload);
         let curves: Vec<(String, Vec<Point>)> = cells.flat_map(curves).collect();
         if !curves.is_empty() {
             let name = format!("latency-{workload}.svg");
@@ -119,11 +119,6 @@ fn percentiles(workload: &str, curves: &[(String, Vec<Point>)], path: &Path) -> 
     let mut legend = chart.configure_series_labels();
     legend.position(SeriesLabelPosition::UpperLeft).background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
     Ok(root.present()?)
-}
-
-/// A cell that shows latency without a goal for it has a full machine, where it is throughput said again.
-fn is_about_latency(cell: &Cell) -> bool {
-    cell.figures.iter().filter(|figure| figure.name == "p50").all(|figure| figure.least.is_some())
 }
 
 /// The latency of each broker in a cell, all its rounds together.
