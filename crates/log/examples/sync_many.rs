@@ -1,4 +1,4 @@
-//! How to sync N files that were all just written: one after the other, side by side, or with one `syncfs`.
+//! How many syncs a second a disk takes, by the number of files that are written and of threads that ask.
 //!
 //! The measurement behind `docs/decisions/group-commit.md`. Run it on the disk in question:
 //! `cargo run --release -p ottla-log --example sync_many -- DIR`. Not a benchmark of the log; see `measure.rs` for
@@ -13,53 +13,91 @@ use std::{
     time::{Duration, Instant},
 };
 
-const ROUNDS: u64 = 200;
-const BYTES: usize = 16 << 10;
+use rustix::fs::FallocateFlags;
+
+const TIME: Duration = Duration::from_secs(1);
+const FILES: [usize; 4] = [1, 4, 16, 64];
+const THREADS: [usize; 6] = [1, 2, 4, 8, 12, 16];
+/// A batch of one record of 100 bytes.
+const BYTES: usize = 158;
+const RESERVED: u64 = 16 << 20;
 
 fn main() -> io::Result<()> {
     let dir = std::env::args().nth(1).unwrap_or_else(|| ".".into());
-    println!("median milliseconds to write {BYTES} bytes to each of N files and sync them all, {ROUNDS} rounds");
-    println!("{:>6} {:>10} {:>10} {:>10} {:>10} {:>10}", "N", "1 thread", "2", "4", "8", "syncfs");
-    for count in [1, 4, 16, 64] {
+    println!("files synced a second, each after a write of {BYTES} bytes; `syncfs` after one to each");
+    let threads: String = THREADS.iter().map(|threads| format!(" {threads:>10}")).collect();
+    println!("{:>6}{threads} {:>10}", "files", "syncfs");
+    for count in FILES {
         let mut row = format!("{count:>6}");
-        for threads in [1, 2, 4, 8] {
-            let median = median(Path::new(&dir), count, |files| sync_on(threads, files))?;
-            row += &format!(" {:>10.2}", median.as_secs_f64() * 1e3);
+        for threads in THREADS {
+            let rate = if threads <= count { Some(side_by_side(Path::new(&dir), count, threads)?) } else { None };
+            row += &format!(" {:>10}", rate.map_or_else(|| "-".into(), |rate| format!("{rate:.0}")));
         }
-        let syncfs = |files: &[File]| files.first().map_or(Ok(()), |file| Ok(rustix::fs::syncfs(file)?));
-        let median = median(Path::new(&dir), count, syncfs)?;
-        println!("{row} {:>10.2}", median.as_secs_f64() * 1e3);
+        println!("{row} {:>10.0}", all_at_once(Path::new(&dir), count)?);
     }
     Ok(())
 }
 
-fn sync_on(threads: usize, files: &[File]) -> io::Result<()> {
-    if threads == 1 {
-        return files.iter().try_for_each(File::sync_data);
-    }
-    thread::scope(|scope| {
-        let share = files.len().div_ceil(threads);
-        let workers: Vec<_> =
-            files.chunks(share).map(|files| scope.spawn(|| files.iter().try_for_each(File::sync_data))).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())))
+/// Each thread writes to its share of the files in turn and syncs what it wrote.
+fn side_by_side(dir: &Path, count: usize, threads: usize) -> io::Result<f64> {
+    measure(dir, count, |files| {
+        thread::scope(|scope| {
+            let shares = files.chunks(count.div_ceil(threads));
+            let workers: Vec<_> = shares
+                .map(|share| {
+                    scope.spawn(|| {
+                        repeat(|round| {
+                            share.iter().try_for_each(|file| write(file, round).and_then(|()| file.sync_data()))?;
+                            Ok(share.len())
+                        })
+                    })
+                })
+                .collect();
+            let ended = workers.into_iter().map(|worker| worker.join().unwrap_or(Err(io::ErrorKind::Other.into())));
+            ended.sum()
+        })
     })
 }
 
-/// Every strategy gets files of its own: a write that grows a file costs the journal more than one that does not.
-fn median(dir: &Path, count: usize, sync: impl Fn(&[File]) -> io::Result<()>) -> io::Result<Duration> {
+fn all_at_once(dir: &Path, count: usize) -> io::Result<f64> {
+    measure(dir, count, |files| {
+        repeat(|round| {
+            files.iter().try_for_each(|file| write(file, round))?;
+            if let Some(file) = files.first() {
+                rustix::fs::syncfs(file)?;
+            }
+            Ok(count)
+        })
+    })
+}
+
+fn write(file: &File, round: u64) -> io::Result<()> {
+    file.write_all_at(&[7; BYTES], round * BYTES as u64)
+}
+
+/// How many were synced until the time was over.
+fn repeat(mut sync: impl FnMut(u64) -> io::Result<usize>) -> io::Result<usize> {
+    let (start, mut synced) = (Instant::now(), 0);
+    for round in 0.. {
+        if start.elapsed() >= TIME {
+            break;
+        }
+        synced += sync(round)?;
+    }
+    Ok(synced)
+}
+
+/// Files of its own for each strategy, with room reserved as the log has it.
+fn measure(dir: &Path, count: usize, run: impl Fn(&[File]) -> io::Result<usize>) -> io::Result<f64> {
     let paths: Vec<_> = (0..count).map(|number| dir.join(format!("sync_many.{number}"))).collect();
     let files = paths.iter().map(File::create).collect::<io::Result<Vec<_>>>()?;
-    let data = vec![7u8; BYTES];
-    let mut times = Vec::new();
-    for round in 0..ROUNDS {
-        let start = Instant::now();
-        for file in &files {
-            file.write_all_at(&data, round * BYTES as u64)?;
-        }
-        sync(&files)?;
-        times.push(start.elapsed());
+    for file in &files {
+        rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, RESERVED)?;
+        file.sync_all()?;
     }
+    let start = Instant::now();
+    let synced = run(&files)?;
+    let rate = synced as f64 / start.elapsed().as_secs_f64();
     paths.iter().try_for_each(std::fs::remove_file)?;
-    times.sort();
-    Ok(times[times.len() / 2])
+    Ok(rate)
 }

@@ -87,9 +87,6 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Reserves space so that writes into the range cannot run out of it; the length stays. `Unsupported` where the
     /// file system cannot.
     fn reserve(&self, position: u64, len: u64) -> io::Result<()>;
-    /// Has the disk begin to write what was written; returns at once and proves nothing. Of several files that are to
-    /// be synced, each then waits less. An error is as final as that of a sync.
-    fn start_writing(&self) -> io::Result<()>;
     /// Has the disk write everything below `end` and waits until it has; proves nothing. A sync that follows has little
     /// left to do. Where the system can't, it does nothing. An error is as final as that of a sync.
     fn write_out(&self, end: u64) -> io::Result<()>;
@@ -241,10 +238,6 @@ impl DiskFile for OsFile {
             return Err(io::ErrorKind::Unsupported.into());
         }
         sys::reserve(&self.file, position, len)
-    }
-
-    fn start_writing(&self) -> io::Result<()> {
-        if self.native { sys::start_writing(&self.file) } else { Ok(()) }
     }
 
     fn write_out(&self, end: u64) -> io::Result<()> {

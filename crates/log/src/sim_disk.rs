@@ -549,17 +549,13 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
-    fn start_writing(&self) -> io::Result<()> {
+    fn write_out(&self, _end: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         if state.failing_syncs {
             state.files[self.inode].unsynced.clear();
             return Err(io::Error::other("simulated failure of a write"));
         }
         Ok(())
-    }
-
-    fn write_out(&self, _end: u64) -> io::Result<()> {
-        self.start_writing()
     }
 
     fn sync_data(&self) -> io::Result<()> {

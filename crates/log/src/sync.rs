@@ -145,16 +145,6 @@ impl SyncPlan {
         self.dirty.bytes
     }
 
-    /// Has the disk begin with the newest batches, if they are few: for plans that have to wait for each other.
-    pub fn start(&self) -> Result<(), SyncError> {
-        let Some(segment) = self.active.as_ref().filter(|_| self.dirty.bytes < BULK_BYTES) else { return Ok(()) };
-        match segment.log_file(&self.shared.files).and_then(|file| file.start_writing()) {
-            Err(error) if is_out_of_files(&error) => Ok(()),
-            Err(error) => Err(SyncError::new(&format!("segment {}", segment.base), &error)),
-            Ok(()) => Ok(()),
-        }
-    }
-
     /// Does it: blocks until the disk answers. Data first, then what speaks about it, names last.
     pub fn run(&self) -> Result<Synced, SyncError> {
         let files = &self.shared.files;

@@ -74,43 +74,28 @@ pub(crate) fn prefetch(file: &File, range: Range<u64>) {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn prefetch(_file: &File, _range: Range<u64>) {}
 
-#[cfg(target_os = "linux")]
-pub(crate) fn start_writing(file: &File) -> io::Result<()> {
-    // A length of zero is all of the file.
-    sync_file_range(file, 0, libc::SYNC_FILE_RANGE_WRITE)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn start_writing(_file: &File) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(target_os = "linux")]
-pub(crate) fn write_out(file: &File, end: u64) -> io::Result<()> {
-    let Some(length) = std::num::NonZeroI64::new(i64::try_from(end).unwrap_or(i64::MAX)) else { return Ok(()) };
-    let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    sync_file_range(file, length.get(), libc::SYNC_FILE_RANGE_WRITE | wait)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn write_out(_file: &File, _end: u64) -> io::Result<()> {
-    Ok(())
-}
-
-/// From the start of the file. Where the file system does not know the call, it does nothing.
+/// Where the file system does not know the call, it does nothing.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-fn sync_file_range(file: &File, length: i64, flags: libc::c_uint) -> io::Result<()> {
+pub(crate) fn write_out(file: &File, end: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
+    // A length of zero would be all of the file.
+    let Some(length) = std::num::NonZeroI64::new(i64::try_from(end).unwrap_or(i64::MAX)) else { return Ok(()) };
+    let waiting = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     // SAFETY: the call takes no pointer, and the descriptor is open for as long as `file` is borrowed.
-    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, length, flags) };
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, length.get(), waiting) };
     let error = io::Error::last_os_error();
     match rustix::io::Errno::from_io_error(&error) {
         _ if result == 0 => Ok(()),
         Some(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => Ok(()),
         _ => Err(error),
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn write_out(_file: &File, _end: u64) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(target_os = "linux")]

@@ -1,95 +1,159 @@
-//! Group commit: one thread per data directory that syncs what was written and publishes how far it is durable.
+//! Group commit: a few threads per data directory that sync what was written and publish how far it is durable.
 //!
-//! Appends only put their partition on a list. The flusher takes the whole list, syncs every file on it, and then
-//! publishes all the new high watermarks and wakes every waiting connection once; whatever was appended meanwhile is
-//! the next round. So the number of syncs follows the speed of the disk and not the number of requests.
+//! Appends only put their partition on a list. Each thread takes the partition that waits longest, syncs its files,
+//! publishes its new high watermark and wakes who waits for it. Whatever is appended to a partition during its sync is
+//! its next one, so the number of syncs follows the speed of the disk and not the number of requests.
 //!
-//! What is not here: the threads that sync side by side (`sync_pool.rs`), what a sync covers (`ottla_log::SyncPlan`)
-//! and what its failure means (`partition.rs`).
+//! What is not here: what a sync covers (`ottla_log::SyncPlan`) and what its failure means (`partition.rs`).
 
 use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use ottla_log::SyncError;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::{partition::Partition, sync_pool::SyncPool, waiters::Wakes};
+use crate::{partition::Partition, waiters::Wakes};
 
 /// How long written data that nobody waits for may gather before its sync: `acks=1` becomes visible this late at most.
 const LINGER: Duration = Duration::from_millis(5);
+/// Syncs under way at a time. The disk takes the more of them in a second, the more it is asked for together
+/// (`docs/decisions/group-commit.md`).
+const THREADS_MAX: usize = 12;
 
-/// The list of partitions that want a sync, shared with the thread that does it.
+/// The list of partitions that want a sync, shared with the threads that do it. A partition is on it once at most, and
+/// not while it is being synced.
 pub(crate) struct Flusher {
     queue: Mutex<Queue>,
+    /// For a thread with nothing to do: there is.
     wanted: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
-    partitions: Vec<Arc<Partition>>,
-    urgent: bool,
+    ready: VecDeque<Arc<Partition>>,
+    /// Those that nobody waits for. They are ready when the first of them has been here for [`LINGER`], or when anyone
+    /// wants anything sooner.
+    gathering: Vec<Arc<Partition>>,
+    due: Option<Instant>,
+    /// Whether a thread waits for `due`.
+    timed: bool,
+    idle: usize,
+    threads: Vec<JoinHandle<()>>,
     stopping: bool,
 }
 
 impl Flusher {
-    /// Starts the thread. It ends after [`Flusher::stop`], when everything on the list has been synced.
-    pub(crate) fn start() -> std::io::Result<(Arc<Flusher>, JoinHandle<()>)> {
+    /// Starts the first thread; others come when there is more to do than it can.
+    pub(crate) fn start() -> io::Result<Arc<Flusher>> {
         let flusher = Arc::new(Flusher { queue: Mutex::default(), wanted: Condvar::new() });
-        let handle = thread::Builder::new().name("flusher".into()).spawn({
-            let flusher = Arc::clone(&flusher);
-            move || flusher.run()
-        })?;
-        Ok((flusher, handle))
+        flusher.add_thread(&mut flusher.queue.lock())?;
+        Ok(flusher)
     }
 
-    /// Puts `partition` on the list, unless the caller knows it is there already, and starts the next round at once
-    /// if it is urgent: somebody waits for it. Otherwise the round may wait [`LINGER`] for more.
+    fn add_thread(self: &Arc<Self>, queue: &mut Queue) -> io::Result<()> {
+        let flusher = Arc::clone(self);
+        queue.threads.push(thread::Builder::new().name("flusher".into()).spawn(move || flusher.run())?);
+        Ok(())
+    }
+
+    /// Puts `partition` on the list, unless the caller knows it is there already. If it is urgent, somebody waits for
+    /// it; otherwise it may wait for more, [`LINGER`] at most.
     pub(crate) fn request(&self, partition: Option<Arc<Partition>>, urgent: bool) {
         let mut queue = self.queue.lock();
-        queue.partitions.extend(partition);
-        let wake = queue.partitions.len() == 1 || (urgent && !queue.urgent);
-        queue.urgent |= urgent;
-        if wake {
-            self.wanted.notify_one();
+        queue.push(partition, urgent);
+        self.call_for_help(&queue);
+    }
+
+    /// Ends the threads once the list is empty, and waits for them. `false` if one ended by a bug.
+    pub(crate) fn stop(&self) -> bool {
+        self.queue.lock().stopping = true;
+        self.wanted.notify_all();
+        let mut sound = true;
+        loop {
+            // Popped one by one: whoever still runs may add another.
+            let Some(thread) = self.queue.lock().threads.pop() else { return sound };
+            sound &= thread.join().is_ok();
         }
     }
 
-    /// Lets the thread end after its list.
-    pub(crate) fn stop(&self) {
-        self.queue.lock().stopping = true;
-        self.wanted.notify_one();
+    fn run(self: Arc<Self>) {
+        let mut queue = self.queue.lock();
+        while let Some(partition) = self.next(&mut queue) {
+            if !queue.ready.is_empty() && queue.idle == 0 && queue.threads.len() < THREADS_MAX {
+                // Where no thread can be had the others do all the work.
+                let _ = self.add_thread(&mut queue);
+            }
+            self.call_for_help(&queue);
+            let urgent = MutexGuard::unlocked(&mut queue, || sync(&partition));
+            if let Some(urgent) = urgent {
+                queue.push(Some(partition), urgent);
+            }
+        }
     }
 
-    fn run(&self) {
-        let mut pool = SyncPool::default();
+    /// The partition to sync next, as soon as there is one. `None`: the thread is to end.
+    fn next(&self, queue: &mut MutexGuard<'_, Queue>) -> Option<Arc<Partition>> {
         loop {
-            let round = {
-                let mut queue = self.queue.lock();
-                while queue.partitions.is_empty() && !queue.stopping {
-                    self.wanted.wait(&mut queue);
+            if queue.stopping || queue.due.is_some_and(|due| due <= Instant::now()) {
+                queue.end_gathering();
+            }
+            if let Some(partition) = queue.ready.pop_front() {
+                return Some(partition);
+            }
+            if queue.stopping {
+                return None;
+            }
+            queue.idle += 1;
+            match queue.due {
+                Some(due) if !queue.timed => {
+                    queue.timed = true;
+                    self.wanted.wait_until(queue, due);
+                    queue.timed = false;
                 }
-                if !queue.urgent && !queue.stopping {
-                    self.wanted.wait_for(&mut queue, LINGER);
-                }
-                if queue.partitions.is_empty() {
-                    return;
-                }
-                queue.urgent = false;
-                std::mem::take(&mut queue.partitions)
-            };
-            sync_all(round, &mut pool);
+                _ => self.wanted.wait(queue),
+            }
+            queue.idle -= 1;
+        }
+    }
+
+    /// Wakes an idle thread if there is something to do or to wait for.
+    fn call_for_help(&self, queue: &Queue) {
+        if queue.idle > 0 && (!queue.ready.is_empty() || (queue.due.is_some() && !queue.timed)) {
+            self.wanted.notify_one();
         }
     }
 }
 
-/// Syncs each partition and publishes the outcome of all at once.
-fn sync_all(round: Vec<Arc<Partition>>, pool: &mut SyncPool) {
-    let jobs = round.into_iter().filter_map(|partition| partition.begin_sync().map(|plan| (partition, plan)));
-    let mut wakes = Wakes::default();
-    for ((partition, plan), outcome) in pool.run(jobs.collect()) {
-        partition.complete_sync(plan, outcome, &mut wakes);
+impl Queue {
+    fn push(&mut self, partition: Option<Arc<Partition>>, urgent: bool) {
+        self.gathering.extend(partition);
+        if urgent {
+            self.end_gathering();
+        } else if self.due.is_none() && !self.gathering.is_empty() {
+            self.due = Some(Instant::now() + LINGER);
+        }
     }
-    wakes.wake();
+
+    fn end_gathering(&mut self) {
+        self.due = None;
+        self.ready.extend(self.gathering.drain(..));
+    }
+}
+
+/// Syncs a partition, publishes the outcome and says whether to do it again: then, whether anybody waits for it.
+fn sync(partition: &Arc<Partition>) -> Option<bool> {
+    if let Some(plan) = partition.begin_sync() {
+        // A sync that panicked told us nothing, which is the same as a sync that failed.
+        let outcome = catch_unwind(AssertUnwindSafe(|| plan.run())).unwrap_or_else(|_| Err(SyncError::lost()));
+        let mut wakes = Wakes::default();
+        partition.complete_sync(plan, outcome, &mut wakes);
+        wakes.wake();
+    }
+    partition.end_sync()
 }

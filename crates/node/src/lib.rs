@@ -26,7 +26,6 @@ mod pending;
 mod retention;
 mod scrub;
 mod storage;
-mod sync_pool;
 mod topic_log_config;
 mod topics;
 mod waiters;

@@ -200,7 +200,7 @@ impl Node {
         let incarnation = entropy();
         let directory_id = Uuid::from_bytes(entropy());
 
-        let (flusher, flusher_thread) = Flusher::start().map_err(io_error)?;
+        let flusher = Flusher::start().map_err(io_error)?;
         let storage = Arc::new(Storage::new(Arc::clone(&disk), dir.clone(), clock, flusher));
         disk.create_dir_all(&storage.topics_dir()).map_err(io_error)?;
         let (group_events, group_inbox) = mpsc::channel();
@@ -256,7 +256,7 @@ impl Node {
             groups,
             housekeeper,
             cleaner,
-            threads: Mutex::new(vec![housekeeping_thread, cleaner_thread, groups_thread, flusher_thread]),
+            threads: Mutex::new(vec![housekeeping_thread, cleaner_thread, groups_thread]),
         }))
     }
 
@@ -364,11 +364,12 @@ impl Node {
         self.groups.stop();
         self.housekeeper.stop();
         self.cleaner.stop();
-        self.storage.flusher().stop();
+        let mut sound = self.storage.flusher().stop();
         for thread in self.threads.lock().drain(..) {
-            if thread.join().is_err() {
-                return Err(io::Error::other("a thread of the node ended by a bug; the next start recovers every log"));
-            }
+            sound &= thread.join().is_ok();
+        }
+        if !sound {
+            return Err(io::Error::other("a thread of the node ended by a bug; the next start recovers every log"));
         }
         let topics = self.topics();
         // Every log is closed even if one can't be: the more is synced, the less there is to recover.

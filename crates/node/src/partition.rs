@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     task::Waker,
 };
@@ -40,6 +40,13 @@ const LAZY_SYNC_BYTES: u64 = 16 << 20;
 /// How long, at most, a `replicated` topic's bytes stay unsynced, in milliseconds; `flush.ms` may ask for less.
 const LAZY_SYNC_MS: i64 = 5000;
 
+/// On the flusher's list or being synced.
+const SYNC_LISTED: u8 = 1;
+/// Somebody wants a sync that has not begun.
+const SYNC_ASKED: u8 = 2;
+/// Somebody waits for it.
+const SYNC_AWAITED: u8 = 4;
+
 /// One partition led by this broker.
 pub struct Partition {
     topic: TopicId,
@@ -56,7 +63,8 @@ pub struct Partition {
     visible: RwLock<LogPosition>,
     visible_offset: AtomicI64,
     waiters: Waiters,
-    sync_requested: AtomicBool,
+    /// What the flusher has to do: `SYNC_` flags.
+    sync: AtomicU8,
     cleaning: Cleaning,
     /// Set once the partition is deleted or offline, for those who look without the lock.
     gone: AtomicBool,
@@ -203,7 +211,7 @@ impl Partition {
             visible: RwLock::new(LogPosition::default()),
             visible_offset: AtomicI64::new(0),
             waiters: Waiters::default(),
-            sync_requested: AtomicBool::new(false),
+            sync: AtomicU8::new(0),
             gone: AtomicBool::new(false),
         }
     }
@@ -368,18 +376,27 @@ impl Partition {
         Ok(())
     }
 
-    /// Puts the partition on the flusher's list unless it is there already.
+    /// Puts the partition on the flusher's list, or has it put there again after the sync that is under way.
     pub(crate) fn request_sync(self: &Arc<Self>, urgent: bool) {
-        let listed = self.sync_requested.swap(true, Ordering::AcqRel);
-        if !listed || urgent {
-            self.storage.flusher().request((!listed).then(|| Arc::clone(self)), urgent);
+        let asked = if urgent { SYNC_ASKED | SYNC_AWAITED } else { SYNC_ASKED };
+        let before = self.sync.fetch_or(SYNC_LISTED | asked, Ordering::AcqRel);
+        let unlisted = before & SYNC_LISTED == 0;
+        if unlisted || asked & SYNC_AWAITED > before & SYNC_AWAITED {
+            self.storage.flusher().request(unlisted.then(|| Arc::clone(self)), urgent);
         }
     }
 
     pub(crate) fn begin_sync(&self) -> Option<SyncPlan> {
         // Cleared first, so that an append from here on asks again.
-        self.sync_requested.store(false, Ordering::Release);
+        self.sync.fetch_and(!(SYNC_ASKED | SYNC_AWAITED), Ordering::AcqRel);
         self.with(Replica::begin_sync).ok().flatten()
+    }
+
+    /// Takes the partition from the flusher's list, unless somebody has asked since its sync began: then, whether
+    /// anybody waits.
+    pub(crate) fn end_sync(&self) -> Option<bool> {
+        let ended = self.sync.compare_exchange(SYNC_LISTED, 0, Ordering::AcqRel, Ordering::Acquire);
+        ended.err().map(|flags| flags & SYNC_AWAITED != 0)
     }
 
     pub(crate) fn complete_sync(&self, plan: SyncPlan, result: Result<Synced, SyncError>, wakes: &mut Wakes) {

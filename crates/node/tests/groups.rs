@@ -439,10 +439,6 @@ impl DiskFile for GatedFile {
     fn is_resident(&self, range: Range<u64>) -> bool {
         self.file.is_resident(range)
     }
-    fn start_writing(&self) -> io::Result<()> {
-        self.file.start_writing()
-    }
-
     fn write_out(&self, end: u64) -> io::Result<()> {
         self.file.write_out(end)
     }

@@ -355,12 +355,13 @@ impl ParkedProduce {
     pub(crate) fn poll(&mut self, now: Instant, waker: &Waker, outbox: &mut Outbox) -> Result<bool, Close> {
         loop {
             self.drop_settled(now);
-            if self.waits.is_empty() {
+            // One after the other, as all have to be reached: woken by each it would look in vain many times.
+            let Some(next) = self.waits.first() else {
                 self.answer(outbox)?;
                 return Ok(true);
-            }
-            // Each answers false if it was reached, or went away, since the look above.
-            if self.waits.iter().all(|wait| wait.partition.wait_for(wait.required, waker)) {
+            };
+            // False if it was reached, or went away, since the look above.
+            if next.partition.wait_for(next.required, waker) {
                 return Ok(false);
             }
         }
