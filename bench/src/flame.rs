@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::load::Side;
-use crate::machine::Awake;
+use crate::machine::Steady;
 use crate::namespace;
 use crate::peer::{Peer, Profile};
 use crate::report::OTTLA;
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         other => bail!("no flame graph of {other}: P2, P3, C1 or C3"),
     };
     namespace::enter()?;
-    let _awake = Awake::keep();
+    let _steady = Steady::keep();
     fs::create_dir_all(&arguments.out)?;
     let samples = arguments.out.join(format!("flame-{workload}.perf"));
     let sampled = sample(&arguments.data, kind, &load, arguments.seconds, &samples);

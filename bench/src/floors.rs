@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Awake, cpus, settle};
+use crate::machine::{Steady, cpus, settle};
+use crate::process::thread_cpu;
 
 mod cpu;
 mod disk;
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 /// `ottla-bench floors`.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     crate::namespace::enter()?;
-    let _awake = Awake::keep();
+    let _steady = Steady::keep();
     let floors = Floors::measure(&arguments.data, arguments.quick)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&floors)?);
@@ -222,10 +222,6 @@ impl Meter {
 /// Of values in order, of which there is at least one.
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted[sorted.len() * percent / 100]
-}
-
-fn thread_cpu() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
 //! The machine under the measurement: who else is on it, which files are in its memory, and how its CPUs idle.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use rustix::fs::{Advice, fadvise, fdatasync};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
-use crate::process::system_busy;
+use crate::process::{system_busy, thread_cpu};
 
 /// How long the machine is looked at, once idle and once spinning.
 const LOOK: Duration = Duration::from_millis(200);
@@ -24,9 +24,30 @@ pub(crate) const BACKED_GB_PER_CPU_S: f64 = 2.0;
 const PASSES: usize = 6;
 /// What others may take before a measurement says nothing.
 const TOLERATED: f64 = 0.05;
-/// How long an idle CPU of a virtual machine looks for work before it halts, in nanoseconds.
-const HALT_POLL: &str = "/sys/module/haltpoll/parameters/guest_halt_poll_ns";
-const AWAKE_NS: u64 = 200_000;
+/// What of a virtual machine is set otherwise while something is measured, and what a reader should know of it.
+const STEADY: [Setting; 4] = [
+    Setting {
+        path: "/sys/module/haltpoll/parameters/guest_halt_poll_ns",
+        value: "200000",
+        note: Some(
+            "idle CPUs poll for 200 µs before they halt, as `guest_halt_poll_ns` has it; to wake one takes no \
+             hypervisor then",
+        ),
+    },
+    Setting {
+        path: "/sys/module/page_reporting/parameters/page_reporting_order",
+        value: "10",
+        note: Some("the host takes free memory back late, and none but in large pieces (`page_reporting_order`)"),
+    },
+    Setting { path: "/sys/module/page_reporting/parameters/max_waiting_mib", value: "65536", note: None },
+    Setting { path: "/sys/module/page_reporting/parameters/min_free_ms", value: "60000", note: None },
+];
+
+struct Setting {
+    path: &'static str,
+    value: &'static str,
+    note: Option<&'static str>,
+}
 
 /// What others took of the machine while nothing of ours ran: asked before and after each measurement.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -100,35 +121,42 @@ fn spin(cpu: usize) -> Result<(Duration, Duration)> {
     Ok((lost, longest))
 }
 
-/// Idle CPUs that stay awake for a moment, until this is dropped. A virtual CPU that halts is woken by way of the
-/// hypervisor, which costs ten times what a wake costs on a machine of its own, and is neither broker's doing.
+/// A virtual machine that does not turn to its host in the middle of a measurement, until this is dropped. A CPU that
+/// halts is woken by way of the hypervisor, which costs ten times what a wake costs on a machine of its own, and so
+/// does memory that the host has taken back: neither is a broker's doing.
 #[derive(Debug)]
-pub(crate) struct Awake {
-    setting: PathBuf,
-    before: String,
-}
-
-impl Awake {
+pub(crate) struct Steady {
+    /// The files that could be set, and what was in them, the last first.
+    before: Vec<(PathBuf, String)>,
     /// What somebody who reads the figures should know.
-    pub(crate) const NOTE: &str = "idle CPUs poll for 200 µs before they halt, as `guest_halt_poll_ns` has it; to wake \
-                                   one takes no hypervisor then";
+    pub(crate) notes: Vec<String>,
+}
 
-    /// None where the system has no such setting, or not for us.
-    pub(crate) fn keep() -> Option<Awake> {
-        Awake::with(Path::new(HALT_POLL)).ok()
+impl Steady {
+    /// Leaves out what the system does not have, or not for us.
+    pub(crate) fn keep() -> Steady {
+        Steady::with(STEADY.map(|setting| (PathBuf::from(setting.path), setting.value, setting.note)))
     }
 
-    fn with(setting: &Path) -> io::Result<Awake> {
-        let before = fs::read_to_string(setting)?;
-        fs::write(setting, AWAKE_NS.to_string())?;
-        Ok(Awake { setting: setting.to_owned(), before })
+    fn with<'a>(settings: impl IntoIterator<Item = (PathBuf, &'a str, Option<&'a str>)>) -> Steady {
+        let mut steady = Steady { before: Vec::new(), notes: Vec::new() };
+        for (path, value, note) in settings {
+            let Ok(before) = fs::read_to_string(&path) else { continue };
+            if fs::write(&path, value).is_ok() {
+                steady.before.insert(0, (path, before));
+                steady.notes.extend(note.map(str::to_owned));
+            }
+        }
+        steady
     }
 }
 
-impl Drop for Awake {
+impl Drop for Steady {
     fn drop(&mut self) {
-        if let Err(error) = fs::write(&self.setting, self.before.trim()) {
-            eprintln!("{} stays as it is: {error}", self.setting.display());
+        for (path, before) in &self.before {
+            if let Err(error) = fs::write(path, before.trim()) {
+                eprintln!("{} stays as it is: {error}", path.display());
+            }
         }
     }
 }
@@ -145,12 +173,12 @@ pub(crate) fn settle(place: &Path, bytes: u64, write: usize) -> Result<f64> {
     let chunk = vec![1; write];
     let mut speed = 0.0;
     for _ in 0..PASSES {
-        let before = thread_cpu()?;
+        let before = thread_cpu();
         let mut file = File::create(&scratch)?;
         for _ in 0..bytes / chunk.len() as u64 {
             file.write_all(&chunk)?;
         }
-        speed = bytes as f64 / 1e9 / (thread_cpu()? - before).as_secs_f64();
+        speed = bytes as f64 / 1e9 / thread_cpu().saturating_sub(before).as_secs_f64();
         // Before it is written to the disk.
         fs::remove_file(&scratch)?;
         if speed >= BACKED_GB_PER_CPU_S {
@@ -158,13 +186,6 @@ pub(crate) fn settle(place: &Path, bytes: u64, write: usize) -> Result<f64> {
         }
     }
     Ok(speed)
-}
-
-/// CPU of the thread that calls.
-fn thread_cpu() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
-    let nanoseconds = stat.split_whitespace().next().and_then(|field| field.parse().ok());
-    Ok(Duration::from_nanos(nanoseconds.context("no CPU time in /proc/thread-self/schedstat")?))
 }
 
 /// Takes a file, or every file below a directory, out of the page cache; for a read that is cold.
@@ -243,15 +264,17 @@ mod tests {
     }
 
     #[test]
-    fn cpus_idle_again_as_they_did_before() {
+    fn settings_are_afterwards_what_they_were_before() {
         let place = tempfile::tempdir().unwrap();
-        let setting = place.path().join("setting");
-        assert!(Awake::with(&setting).is_err());
-        fs::write(&setting, "7\n").unwrap();
-        let awake = Awake::with(&setting).unwrap();
-        assert_eq!(fs::read_to_string(&setting).unwrap(), AWAKE_NS.to_string());
-        drop(awake);
-        assert_eq!(fs::read_to_string(&setting).unwrap(), "7");
+        let (there, missing) = (place.path().join("there"), place.path().join("missing"));
+        fs::write(&there, "7\n").unwrap();
+        let settings = [(there.clone(), "9", Some("nine")), (missing.clone(), "9", Some("not said"))];
+        let steady = Steady::with(settings);
+        assert_eq!(fs::read_to_string(&there).unwrap(), "9");
+        assert_eq!(steady.notes, ["nine"]);
+        drop(steady);
+        assert_eq!(fs::read_to_string(&there).unwrap(), "7");
+        assert!(!missing.exists());
     }
 
     #[test]

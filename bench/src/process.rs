@@ -6,6 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 /// CPU time of a process since it began, all threads together.
@@ -21,6 +22,11 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
         }
     }
     Ok(living.max(ticks(&fs::read_to_string(format!("/proc/{pid}/stat"))?)?))
+}
+
+/// CPU time of the thread that calls.
+pub(crate) fn thread_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 /// How long all CPUs together were busy since the machine started; what others took from it is not counted.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::contest::{Contest, Pace};
 use crate::floors::Floors;
-use crate::machine::Awake;
+use crate::machine::Steady;
 use crate::namespace;
 use crate::neutral;
 use crate::peer::Peer;
@@ -64,7 +64,7 @@ impl Arguments {
         Pace {
             rounds: self.rounds,
             seconds: self.seconds,
-            warm_up: 20,
+            warm_up: 40,
             backlog_gb: 3.0,
             recovery_gb: self.recovery_gb,
             partitions: 10_000,
@@ -106,7 +106,7 @@ fn measure(
     place: &Path,
 ) -> Result<Series> {
     let pace = arguments.pace();
-    let awake = Awake::keep();
+    let steady = Steady::keep();
     eprintln!("measuring the floors");
     let floors = Floors::measure(place, arguments.quick)?;
     floors.lines().iter().for_each(|line| eprintln!("  {line}"));
@@ -115,7 +115,7 @@ fn measure(
         rounds: pace.rounds,
         seconds: pace.seconds,
         floors: serde_json::to_value(&floors)?,
-        notes: awake.iter().map(|_| Awake::NOTE.to_owned()).collect(),
+        notes: steady.notes.clone(),
         ..Series::default()
     };
     for peer in [ottla].into_iter().chain(against) {
