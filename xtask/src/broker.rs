@@ -41,6 +41,11 @@ impl Subject {
         Subject { binary: PathBuf::new(), kafka: true, full_jvm: false }
     }
 
+    /// The broker in this file.
+    pub(crate) fn of(binary: &Path) -> Subject {
+        Subject { binary: binary.to_owned(), kafka: false, full_jvm: false }
+    }
+
     /// For what is measured: Kafka is otherwise started for a small machine.
     pub(crate) fn with_full_jvm(self) -> Subject {
         Subject { full_jvm: true, ..self }

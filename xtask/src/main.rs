@@ -20,6 +20,7 @@ mod history;
 mod kill;
 mod libraries;
 mod measure;
+mod pgo;
 #[cfg(target_os = "linux")]
 mod power;
 #[cfg(target_os = "linux")]
@@ -61,6 +62,8 @@ enum Command {
     Retention(retention::Arguments),
     /// Measure what requests cost, beside Apache Kafka and others
     Bench(bench::Arguments),
+    /// Build the release binary with a profile of what a broker does
+    Pgo(pgo::Arguments),
     /// Measure start-up, memory and the size of the binary
     Measure(measure::Arguments),
     /// Try spoilt inputs on everything that reads bytes from strangers
@@ -94,6 +97,7 @@ fn run(command: Command) -> Result<ExitCode> {
         #[cfg(target_os = "linux")]
         Command::Retention(arguments) => retention::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Pgo(arguments) => pgo::run(&arguments),
         Command::Measure(arguments) => measure::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Gate(arguments) => gate::run(&arguments),
