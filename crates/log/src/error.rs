@@ -35,6 +35,9 @@ pub enum AppendError {
     /// The header is not that of the bytes, or offsets would pass the largest: a bug of the caller.
     #[error("the batch cannot be stored: {0}")]
     Impossible(&'static str),
+    /// What a leader sent cannot follow in its follower's log (L1).
+    #[error("it does not continue the leader's log: {0}")]
+    Foreign(Arc<str>),
     /// An earlier failure made the log's state unknown; it takes nothing more until it is opened again.
     #[error("the log is out of service: {0}")]
     Failed(Arc<str>),

@@ -14,7 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use ottla_records::{BatchHeader, stored_head};
+use ottla_records::{BatchError, BatchHeader, crc_matches, split, stored_head};
 use ottla_types::{LeaderEpoch, Offset, Timestamp};
 use parking_lot::{Condvar, Mutex};
 
@@ -229,6 +229,30 @@ impl Log {
         }
         self.wake();
         Ok(Appended { first, end: self.end() })
+    }
+
+    /// Appends what a leader's log has next, all or none: the follower's way. `records` are whole batches as a Fetch
+    /// brought them, perhaps with the beginning of one more, which is left to the next Fetch.
+    ///
+    /// They are stored byte for byte, with their offsets and epochs, and producers take them in unasked (P3). Refused
+    /// are batches that are not whole, whose checksum is wrong, that do not begin where the log ends, or whose epoch is
+    /// below the latest (L1). Where compaction has left a gap in the leader's log, that is refused too.
+    pub fn append_as_follower(&mut self, records: &Bytes, now: Timestamp) -> Result<Appended, AppendError> {
+        let mut batches = Vec::new();
+        let mut end = self.end().offset;
+        let mut latest = self.shared.epochs.load().latest().unwrap_or(LeaderEpoch::NONE);
+        for batch in split(records) {
+            let (header, bytes) = match batch {
+                Err(BatchError::Truncated { .. }) if !batches.is_empty() => break,
+                batch => batch.map_err(|error| AppendError::Foreign(error.to_string().into()))?,
+            };
+            if let Some(fault) = fault_of_copy(&header, &bytes, end, latest) {
+                return Err(AppendError::Foreign(fault.into()));
+            }
+            (end, latest) = (header.next_offset(), header.leader_epoch);
+            batches.push(StoredBatch { header, bytes, epoch: latest });
+        }
+        self.append(&batches, now)
     }
 
     /// Which batches go where. Changes nothing.
@@ -606,4 +630,16 @@ impl Log {
             self.shared.moved.1.notify_all();
         }
     }
+}
+
+/// Why a batch cannot follow in a copy that ends at `end` and whose latest epoch is `latest`.
+fn fault_of_copy(header: &BatchHeader, batch: &[u8], end: Offset, latest: LeaderEpoch) -> Option<String> {
+    let (base, epoch) = (header.base_offset, header.leader_epoch);
+    if base != end {
+        return Some(format!("a batch begins at {base}, and the log ends at {end}"));
+    }
+    if epoch < latest {
+        return Some(format!("the batch at {base} is of epoch {epoch}, the log's latest is {latest}"));
+    }
+    (!crc_matches(batch)).then(|| format!("the checksum of the batch at offset {base} is wrong"))
 }

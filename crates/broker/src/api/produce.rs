@@ -417,8 +417,10 @@ fn sequence_error(refusal: &SequenceRefusal) -> ErrorCode {
 fn append_error(error: &AppendError) -> ErrorCode {
     match error {
         AppendError::TooLarge { .. } => ErrorCode::RecordListTooLarge,
-        AppendError::NoSpace { .. } | AppendError::NoFiles | AppendError::Impossible(_) | AppendError::Failed(_) => {
-            ErrorCode::KafkaStorageError
-        }
+        AppendError::NoSpace { .. }
+        | AppendError::NoFiles
+        | AppendError::Impossible(_)
+        | AppendError::Foreign(_)
+        | AppendError::Failed(_) => ErrorCode::KafkaStorageError,
     }
 }
