@@ -62,11 +62,11 @@ impl Flusher {
         Ok(())
     }
 
-    /// Puts `partition` on the list, unless the caller knows it is there already. If it is urgent, somebody waits for
-    /// it; otherwise it may wait for more, [`LINGER`] at most.
-    pub(crate) fn request(&self, partition: Option<Arc<Partition>>, urgent: bool) {
+    /// Puts `partition` on the list. Unless somebody waits for its sync it may wait for more, [`LINGER`] at most. None
+    /// if it is on the list already, and somebody has just begun to wait.
+    pub(crate) fn request(&self, partition: Option<Arc<Partition>>) {
         let mut queue = self.queue.lock();
-        queue.push(partition, urgent);
+        queue.push(partition);
         self.call_for_help(&queue);
     }
 
@@ -90,9 +90,8 @@ impl Flusher {
                 let _ = self.add_thread(&mut queue);
             }
             self.call_for_help(&queue);
-            let urgent = MutexGuard::unlocked(&mut queue, || sync(&partition));
-            if let Some(urgent) = urgent {
-                queue.push(Some(partition), urgent);
+            if MutexGuard::unlocked(&mut queue, || sync(&partition)) {
+                queue.push(Some(partition));
             }
         }
     }
@@ -131,12 +130,15 @@ impl Flusher {
 }
 
 impl Queue {
-    fn push(&mut self, partition: Option<Arc<Partition>>, urgent: bool) {
+    fn push(&mut self, partition: Option<Arc<Partition>>) {
+        // Looked at here, under the lock: who begins to wait while another puts the partition on the list comes either
+        // before, and is seen, or after, and finds it there.
+        let urgent = partition.as_ref().is_none_or(|partition| partition.is_sync_awaited());
         self.gathering.extend(partition);
         if urgent {
             self.end_gathering();
-        } else if self.due.is_none() && !self.gathering.is_empty() {
-            self.due = Some(Instant::now() + LINGER);
+        } else {
+            self.due.get_or_insert_with(|| Instant::now() + LINGER);
         }
     }
 
@@ -146,8 +148,8 @@ impl Queue {
     }
 }
 
-/// Syncs a partition, publishes the outcome and says whether to do it again: then, whether anybody waits for it.
-fn sync(partition: &Arc<Partition>) -> Option<bool> {
+/// Syncs a partition, publishes the outcome and says whether to do it again.
+fn sync(partition: &Partition) -> bool {
     if let Some(plan) = partition.begin_sync() {
         // A sync that panicked told us nothing, which is the same as a sync that failed.
         let outcome = catch_unwind(AssertUnwindSafe(|| plan.run())).unwrap_or_else(|_| Err(SyncError::lost()));

@@ -382,7 +382,7 @@ impl Partition {
         let before = self.sync.fetch_or(SYNC_LISTED | asked, Ordering::AcqRel);
         let unlisted = before & SYNC_LISTED == 0;
         if unlisted || asked & SYNC_AWAITED > before & SYNC_AWAITED {
-            self.storage.flusher().request(unlisted.then(|| Arc::clone(self)), urgent);
+            self.storage.flusher().request(unlisted.then(|| Arc::clone(self)));
         }
     }
 
@@ -392,11 +392,14 @@ impl Partition {
         self.with(Replica::begin_sync).ok().flatten()
     }
 
-    /// Takes the partition from the flusher's list, unless somebody has asked since its sync began: then, whether
-    /// anybody waits.
-    pub(crate) fn end_sync(&self) -> Option<bool> {
-        let ended = self.sync.compare_exchange(SYNC_LISTED, 0, Ordering::AcqRel, Ordering::Acquire);
-        ended.err().map(|flags| flags & SYNC_AWAITED != 0)
+    /// Whether somebody waits for a sync that has not begun.
+    pub(crate) fn is_sync_awaited(&self) -> bool {
+        self.sync.load(Ordering::Acquire) & SYNC_AWAITED != 0
+    }
+
+    /// Takes the partition from the flusher's list, unless somebody has asked since its sync began: then it is true.
+    pub(crate) fn end_sync(&self) -> bool {
+        self.sync.compare_exchange(SYNC_LISTED, 0, Ordering::AcqRel, Ordering::Acquire).is_err()
     }
 
     pub(crate) fn complete_sync(&self, plan: SyncPlan, result: Result<Synced, SyncError>, wakes: &mut Wakes) {
