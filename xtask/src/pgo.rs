@@ -42,12 +42,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         fs::remove_dir_all(&counts)?;
     }
     eprintln!("building a binary that counts");
-    let counting = compiler.build(&place, "counting", &["-Cprofile-generate=".as_ref(), counts.as_os_str()])?;
+    let counting = compiler.build(&place, "counting", "-Cprofile-generate=", &counts)?;
     cargo(Command::new(env!("CARGO")).args(["build", "--release", "--package", "ottla-bench"]))?;
     train(&counting, &place, arguments.seconds)?;
     let profile = compiler.merge(&counts, &place)?;
     eprintln!("building with what it counted");
-    let built = compiler.build(&place, "optimized", &["-Cprofile-use=".as_ref(), profile.as_os_str()])?;
+    let built = compiler.build(&place, "optimized", "-Cprofile-use=", &profile)?;
     let binary = place.join("ottla");
     fs::copy(&built, &binary)?;
     println!("{}", binary.display());
@@ -81,14 +81,16 @@ impl Compiler {
         Ok(Compiler { host, llvm_profdata })
     }
 
-    /// Builds the broker with a flag, whose two parts go together, in a folder of its own. Its path.
-    fn build(&self, place: &Path, name: &str, flag: &[&std::ffi::OsStr; 2]) -> Result<PathBuf> {
+    /// Builds the broker with a flag that names a path, in a folder of its own. Where the binary is.
+    fn build(&self, place: &Path, name: &str, flag: &str, path: &Path) -> Result<PathBuf> {
         let folder = place.join(name);
-        let flags: OsString = flag.iter().copied().collect();
+        let mut flags = OsString::from(flag);
+        flags.push(path);
         // With a target named, build scripts and macros go without the flag.
         let mut command = Command::new(env!("CARGO"));
         command.args(["build", "--release", "--package", "ottla", "--target", &self.host, "--target-dir"]);
-        cargo(command.arg(&folder).env("RUSTFLAGS", flags))?;
+        // Unlike RUSTFLAGS, it is not cut at the spaces of a path.
+        cargo(command.arg(&folder).env("CARGO_ENCODED_RUSTFLAGS", flags))?;
         Ok(folder.join(&self.host).join("release/ottla"))
     }
 
