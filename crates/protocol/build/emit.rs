@@ -17,20 +17,27 @@ pub(crate) fn messages(apis: &[Api]) -> Result<String, fmt::Error> {
             message_module(&mut text, api, message, is_request)?;
         }
     }
-    writeln!(text, "/// Calls the macro with every message's name, for tests and fuzz targets.")?;
-    writeln!(text, "#[doc(hidden)]\n#[macro_export]\nmacro_rules! each_message {{\n    ($with:ident) => {{")?;
+    each_macro(&mut text, "each_message", "every message's name", apis.iter())?;
+    let kafkas = apis.iter().filter(|api| api.is_kafkas());
+    each_macro(&mut text, "each_kafka_message", "the name of every message that Kafka has", kafkas)?;
+    Ok(text)
+}
+
+fn each_macro<'a>(text: &mut String, name: &str, what: &str, apis: impl Iterator<Item = &'a Api>) -> Emitted {
+    writeln!(text, "/// Calls the macro with {what}, for tests and fuzz targets.")?;
+    writeln!(text, "#[doc(hidden)]\n#[macro_export]\nmacro_rules! {name} {{\n    ($with:ident) => {{")?;
     for api in apis {
         writeln!(text, "        $with!({0}Request);\n        $with!({0}Response);", api.name)?;
     }
-    writeln!(text, "    }};\n}}")?;
-    Ok(text)
+    writeln!(text, "    }};\n}}")
 }
 
 /// `api_key.rs`: the enum and its tables.
 pub(crate) fn api_keys(apis: &[Api]) -> String {
     let rows = |row: &dyn Fn(&Api) -> String| apis.iter().map(row).collect::<Vec<_>>().join("\n");
     format!(
-        "/// The APIs this crate knows, by their Kafka names; the discriminant is the key on the wire.\n\
+        "/// The APIs this crate knows, by their Kafka names; the discriminant is the key on the wire. Those from 20000\n\
+         /// up are Ottla's own.\n\
          #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]\n\
          #[repr(i16)]\npub enum ApiKey {{\n{}\n}}\n\
          impl ApiKey {{\n    /// All of them, by ascending key.\n    pub const ALL: &'static [ApiKey] = &[{}];\n\n\

@@ -35,6 +35,11 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// Whether Kafka has it. Keys from 20000 up are Ottla's own, for what Kafka has no request for.
+    pub(crate) fn is_kafkas(&self) -> bool {
+        self.key < 20_000
+    }
+
     pub(crate) fn is_flexible(&self, version: i16) -> bool {
         self.flexible.is_some_and(|first| version >= first)
     }

@@ -20,7 +20,7 @@ fn messages_written_by_kafka_are_read_and_written_the_same() {
         assert_eq!(again.as_deref(), Ok(&bytes[..]), "{name} v{version}");
         seen.push((name, version));
     }
-    for api in ApiKey::ALL {
+    for api in ApiKey::ALL.iter().filter(|api| api.is_kafkas()) {
         for half in ["Request", "Response"] {
             let newest = (format!("{}{half}", api.name()), *api.versions().end());
             assert!(seen.contains(&(newest.0.as_str(), newest.1)), "{newest:?}");

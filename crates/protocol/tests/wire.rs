@@ -81,6 +81,10 @@ fn api_keys_have_kafkas_numbers_and_versions() {
     assert_eq!(ApiKey::InitProducerId.versions(), 0..=5);
     assert_eq!(ApiKey::DescribeLogDirs.versions(), 1..=5);
     assert_eq!(ApiKey::Produce.first_flexible(), Some(9));
+    assert_eq!(ApiKey::AlterPartition.versions(), 2..=3);
+    assert_eq!(ApiKey::BrokerHeartbeat.versions(), 0..=2);
+    let ours: Vec<_> = ApiKey::ALL.iter().filter(|api| !api.is_kafkas()).map(|api| *api as i16).collect();
+    assert!(ours.len() >= 4 && ours.iter().copied().eq((20_000..).take(ours.len())), "{ours:?}");
     for api in ApiKey::ALL {
         assert_eq!(ApiKey::try_from(*api as i16), Ok(*api));
     }
