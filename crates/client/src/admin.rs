@@ -2,6 +2,8 @@
 //!
 //! Each method is one request with its retries. Not here: metadata (`client.rs`) and offsets (`offsets.rs`).
 
+use std::collections::BTreeSet;
+
 use bytestring::ByteString;
 use ottla_protocol::{
     ApiKey, ErrorCode,
@@ -27,7 +29,7 @@ use crate::{
 };
 
 /// How long the cluster may take over a change before it answers.
-const CHANGE_TIMEOUT_MS: i32 = 30_000;
+pub(crate) const CHANGE_TIMEOUT_MS: i32 = 30_000;
 
 /// A topic to be created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -253,19 +255,15 @@ impl Client {
     /// # Errors
     /// The offset lies beyond the end, or the partition does not exist.
     pub async fn delete_records(&self, at: &TopicPartition, before: Option<Offset>) -> Result<Offset, Error> {
-        self.topic(&at.topic, false).await?;
         let partition =
             DeleteRecordsPartition { partition_index: at.partition.0, offset: before.map_or(-1, |offset| offset.0) };
         let topic = DeleteRecordsTopic { name: (*at.topic).into(), partitions: vec![partition] };
         let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: CHANGE_TIMEOUT_MS };
-        self.retry(|| async {
+        self.led(&BTreeSet::from([&*at.topic]), || async {
             let leader = Target::Broker(self.leader(at)?.0);
             let answer = self.request_once(leader, &request).await?;
             let row = only(answer.topics.first().and_then(|topic| topic.partitions.first()))?;
-            if let Err(error) = check(|| format!("partition {at}"), row.error_code, None) {
-                self.refresh_partition(at).await;
-                return Err(error);
-            }
+            check(|| format!("partition {at}"), row.error_code, None)?;
             Ok(Offset(row.low_watermark))
         })
         .await
@@ -337,15 +335,10 @@ impl Client {
         let request = DescribeClusterRequest { endpoint_type: 1, ..Default::default() };
         let answer = self.request(Target::Any, &request).await?;
         check(|| "the cluster".to_owned(), answer.error_code, answer.error_message.as_deref())?;
-        let broker = |row: &ottla_protocol::messages::describe_cluster_response::DescribeClusterBroker| {
-            Some(BrokerInfo {
-                id: BrokerId(row.broker_id),
-                host: row.host.to_string(),
-                port: u16::try_from(row.port).ok()?,
-                rack: row.rack.as_ref().map(ToString::to_string),
-            })
-        };
-        let mut brokers: Vec<_> = answer.brokers.iter().filter_map(broker).collect();
+        let brokers = answer.brokers.iter();
+        let mut brokers: Vec<_> = brokers
+            .filter_map(|row| BrokerInfo::from_wire(row.broker_id, &row.host, row.port, row.rack.as_ref()))
+            .collect();
         brokers.sort_by_key(|broker| broker.id);
         let controller = (answer.controller_id >= 0).then_some(BrokerId(answer.controller_id));
         Ok(ClusterInfo { id: answer.cluster_id.to_string(), controller, brokers })
@@ -385,17 +378,13 @@ impl Client {
     /// # Errors
     /// The partition does not exist.
     pub async fn describe_producers(&self, at: &TopicPartition) -> Result<Vec<ProducerState>, Error> {
-        self.topic(&at.topic, false).await?;
         let row = TopicRequest { name: (*at.topic).into(), partition_indexes: vec![at.partition.0] };
         let request = DescribeProducersRequest { topics: vec![row] };
-        self.retry(|| async {
+        self.led(&BTreeSet::from([&*at.topic]), || async {
             let leader = Target::Broker(self.leader(at)?.0);
             let answer = self.request_once(leader, &request).await?;
             let row = only(answer.topics.first().and_then(|topic| topic.partitions.first()))?;
-            if let Err(error) = check(|| format!("partition {at}"), row.error_code, row.error_message.as_deref()) {
-                self.refresh_partition(at).await;
-                return Err(error);
-            }
+            check(|| format!("partition {at}"), row.error_code, row.error_message.as_deref())?;
             let state = |row: &ottla_protocol::messages::describe_producers_response::ProducerState| ProducerState {
                 id: ProducerId(row.producer_id),
                 epoch: row.producer_epoch,
@@ -409,7 +398,7 @@ impl Client {
     }
 
     /// As `retry`, for what only the controller does: learns who that is before the next try.
-    async fn change<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, Error>
+    pub(crate) async fn change<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {

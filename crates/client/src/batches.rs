@@ -96,8 +96,6 @@ pub(crate) struct Taken {
 pub(crate) enum Verdict {
     /// It is over for the batch.
     Finished(Batch, Outcome),
-    /// It is over for the batch, and the sequence numbers after it have no predecessor.
-    Broken(Batch, Outcome),
     /// It was put back.
     Again,
 }
@@ -280,10 +278,9 @@ impl Queue {
                     self.draining = true;
                     self.paused_until = Some(now + pause);
                     Verdict::Again
-                } else if idempotent {
-                    self.broken = true;
-                    Verdict::Broken(batch, Err(error))
                 } else {
+                    // The sequence numbers after it have no predecessor.
+                    self.broken |= idempotent;
                     Verdict::Finished(batch, Err(error))
                 }
             }

@@ -4,7 +4,8 @@
 //! `consumer.rs`).
 
 use std::{
-    collections::HashMap,
+    borrow::Borrow,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,12 +21,14 @@ use parking_lot::Mutex;
 use crate::{
     BrokerInfo, Error, TopicInfo, TopicPartition,
     connection::{Connection, Started},
-    metadata::Cluster,
+    metadata::{Cluster, Hint},
 };
 
 /// The pause before the second try; it doubles from try to try.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long one broker may take to describe the cluster before another is asked: it may be one that hangs.
+const METADATA_MAX: Duration = Duration::from_secs(5);
 
 /// How long things may take.
 #[derive(Clone, Debug)]
@@ -68,6 +71,9 @@ struct Shared {
     timeouts: Timeouts,
     cluster: Arc<Mutex<Cluster>>,
     connections: Mutex<HashMap<String, Arc<Slot>>>,
+    /// The client this one was set apart from. It asks about the cluster: on our own connections such a question would
+    /// wait behind answers that take their time, such as a fetch's.
+    origin: Option<Client>,
 }
 
 /// A request under way, and the connection its answer comes by.
@@ -99,6 +105,7 @@ impl Client {
             timeouts,
             cluster: Arc::default(),
             connections: Mutex::default(),
+            origin: None,
         };
         let client = Client { shared: Arc::new(shared) };
         client.refresh(Some(&[]), false).await?;
@@ -115,8 +122,13 @@ impl Client {
                 timeouts: timeouts.clone(),
                 cluster: Arc::clone(cluster),
                 connections: Mutex::default(),
+                origin: Some(self.origin().clone()),
             }),
         }
+    }
+
+    fn origin(&self) -> &Client {
+        self.shared.origin.as_ref().unwrap_or(self)
     }
 
     pub(crate) fn timeouts(&self) -> &Timeouts {
@@ -136,10 +148,11 @@ impl Client {
     }
 
     /// A topic as it was last seen, or as the cluster describes it now. Where the cluster creates topics by itself,
-    /// this makes it do so if `create` is set.
+    /// this makes it do so if `create` is set. A partition may be without a leader, but not all of them.
     ///
     /// # Errors
-    /// The topic does not exist (at the end of the call timeout if it may be created), or no broker answers.
+    /// The topic does not exist (at the end of the call timeout if it may be created), none of its partitions has a
+    /// leader, or no broker answers.
     pub async fn topic(&self, name: &str, create: bool) -> Result<Arc<TopicInfo>, Error> {
         if let Some(topic) = self.shared.cluster.lock().topics.get(name) {
             return Ok(Arc::clone(topic));
@@ -152,7 +165,7 @@ impl Client {
                     Ok(Err(error))
                 }
                 Some((_, Err(error))) => Err(error),
-                Some((_, Ok(topic))) if topic.partitions.iter().any(|partition| partition.leader.is_none()) => {
+                Some((_, Ok(topic))) if topic.is_offline() => {
                     Err(Error::broker(format!("topic {name}"), ErrorCode::LeaderNotAvailable.code(), None))
                 }
                 Some((_, Ok(topic))) => Ok(Ok(topic)),
@@ -182,7 +195,10 @@ impl Client {
             allow_auto_topic_creation: create,
             ..Default::default()
         };
-        let answer: MetadataResponse = self.request_once(Target::Any, &request).await?;
+        let origin = self.origin();
+        let underway = origin.start(Target::Any, &request, i16::MAX, true).await?;
+        let limit = self.shared.timeouts.request.min(METADATA_MAX);
+        let answer: MetadataResponse = origin.finish_within(underway, limit).await?;
         crate::error::check(|| "the cluster's metadata".to_owned(), answer.error_code, None)?;
         Ok(self.shared.cluster.lock().update(&answer))
     }
@@ -192,11 +208,22 @@ impl Client {
         self.shared.cluster.lock().topics.remove(name);
     }
 
-    /// Asks about the topic of a partition again, after a broker said that it does not lead it.
-    pub(crate) async fn refresh_partition(&self, at: &TopicPartition) {
-        if let Err(error) = self.refresh(Some(&[&at.topic]), false).await {
-            tracing::debug!(partition = %at, %error, "metadata could not be refreshed");
+    /// A topic as it was last seen.
+    pub(crate) fn known_topic(&self, name: &str) -> Option<Arc<TopicInfo>> {
+        self.shared.cluster.lock().topics.get(name).cloned()
+    }
+
+    /// Asks about topics again, after a broker said that it does not lead a partition, or did not answer.
+    pub(crate) async fn relearn<T: Borrow<str> + Ord>(&self, topics: &BTreeSet<T>) {
+        let names: Vec<&str> = topics.iter().map(Borrow::borrow).collect();
+        if let Err(error) = self.refresh(Some(&names), false).await {
+            tracing::debug!(%error, "metadata could not be refreshed");
         }
+    }
+
+    /// Believes what a broker said about where a partition's leadership went, if it is news; whether it is.
+    pub(crate) fn moved(&self, at: &TopicPartition, hint: Hint) -> bool {
+        self.shared.cluster.lock().moved(at, hint)
     }
 
     /// Who leads a partition, from what is known.
@@ -239,24 +266,35 @@ impl Client {
         answered: bool,
     ) -> Result<Underway, Error> {
         let connection = self.connection(target).await?;
-        let started = connection.start(request, connection.version(R::API, newest)?, answered).await?;
+        let started = connection.start(request, connection.version(R::API, newest)?, answered).await;
+        let started = self.judge(&connection, started).await?;
         Ok(Underway { connection, started })
     }
 
     /// Waits for the answer.
     pub(crate) async fn finish<M: Message>(&self, underway: Underway) -> Result<M, Error> {
+        self.finish_within(underway, self.shared.timeouts.request).await
+    }
+
+    async fn finish_within<M: Message>(&self, underway: Underway, limit: Duration) -> Result<M, Error> {
         let Underway { connection, started } = underway;
-        let answer = connection.finish(started, self.shared.timeouts.request).await;
-        if let Err(Error::Timeout { .. }) = &answer {
-            // Whatever comes now would come behind the answer that does not.
-            self.forget(&connection).await;
-        }
-        answer
+        let answer = connection.finish(started, limit).await;
+        self.judge(&connection, answer).await
     }
 
     /// Waits until a request that has no answer is sent.
     pub(crate) async fn finish_unanswered(&self, underway: Underway) -> Result<(), Error> {
-        underway.connection.wait(underway.started, self.shared.timeouts.request).await.map(drop)
+        let Underway { connection, started } = underway;
+        let sent = connection.wait(started, self.shared.timeouts.request).await;
+        self.judge(&connection, sent).await.map(drop)
+    }
+
+    /// Gives up a connection that broke, or on which whatever comes now would come behind an answer that does not.
+    async fn judge<T>(&self, connection: &Arc<Connection>, result: Result<T, Error>) -> Result<T, Error> {
+        if let Err(Error::Disconnected { .. } | Error::Timeout { .. }) = &result {
+            self.forget(connection).await;
+        }
+        result
     }
 
     /// The version of an API that the broker and this client have in common.
@@ -288,6 +326,28 @@ impl Client {
         }
     }
 
+    /// As `retry`, for what only the leaders of partitions do: asks who leads the topics before a try that follows a
+    /// failed one.
+    ///
+    /// # Errors
+    /// Of [`Client::topic`], and of the attempts.
+    pub(crate) async fn led<T, F>(&self, topics: &BTreeSet<&str>, attempt: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        for topic in topics {
+            self.topic(topic, false).await?;
+        }
+        self.retry(|| async {
+            let result = attempt().await;
+            if result.as_ref().is_err_and(Error::is_retriable) {
+                self.relearn(topics).await;
+            }
+            result
+        })
+        .await
+    }
+
     async fn connection(&self, target: Target) -> Result<Arc<Connection>, Error> {
         if let Some(address) = self.address(target) {
             return self.connection_to(&address).await;
@@ -302,7 +362,7 @@ impl Client {
         self.connection_to(&address).await
     }
 
-    /// The address of a broker that is known.
+    /// The address of a broker that is known, and was not found missing there.
     fn address(&self, target: Target) -> Option<String> {
         let cluster = self.shared.cluster.lock();
         let id = match target {
@@ -310,7 +370,7 @@ impl Client {
             Target::Controller => cluster.controller?,
             Target::Broker(id) => id,
         };
-        cluster.brokers.get(&id).map(BrokerInfo::address)
+        cluster.brokers.get(&id).filter(|_| !cluster.suspects.contains(&id)).map(BrokerInfo::address)
     }
 
     /// Boxed, because a request for metadata needs a connection in turn.
@@ -318,22 +378,28 @@ impl Client {
         Box::pin(async { self.refresh(Some(&[]), false).await.map(drop) })
     }
 
-    /// An open connection if there is one, else the first that opens: the brokers learnt, then the bootstrap addresses.
+    /// The open connection with the fewest requests under way if there is one, else the first that opens: the brokers
+    /// learnt, the bootstrap addresses, and last the brokers that were not found where they should be.
     async fn any_connection(&self) -> Result<Arc<Connection>, Error> {
         let slots: Vec<_> = self.shared.connections.lock().values().cloned().collect();
-        for slot in slots {
-            if let Ok(slot) = slot.try_lock()
-                && let Some(connection) = slot.as_ref().filter(|connection| !connection.is_broken())
-            {
-                return Ok(Arc::clone(connection));
-            }
+        let open = slots.iter().filter_map(|slot| slot.try_lock().ok()?.clone());
+        let idlest = open.filter(|connection| !connection.is_broken()).min_by_key(|connection| connection.in_flight());
+        if let Some(connection) = idlest {
+            return Ok(connection);
         }
-        let mut addresses: Vec<_> = self.shared.cluster.lock().brokers.values().map(BrokerInfo::address).collect();
-        for address in &self.shared.bootstrap {
+        let (mut addresses, missing): (Vec<String>, Vec<String>) = {
+            let cluster = self.shared.cluster.lock();
+            let (missing, there): (Vec<_>, Vec<_>) =
+                cluster.brokers.values().partition(|broker| cluster.suspects.contains(&broker.id));
+            let addresses = |brokers: Vec<&BrokerInfo>| brokers.into_iter().map(BrokerInfo::address).collect();
+            (addresses(there), addresses(missing))
+        };
+        for address in self.shared.bootstrap.iter().filter(|address| !missing.contains(address)) {
             if !addresses.contains(address) {
                 addresses.push(address.clone());
             }
         }
+        addresses.extend(missing);
         let mut last = Error::Invalid("no bootstrap address was given".to_owned());
         for address in &addresses {
             match self.connection_to(address).await {
@@ -350,11 +416,16 @@ impl Client {
     async fn connection_to(&self, address: &str) -> Result<Arc<Connection>, Error> {
         let slot = Arc::clone(self.shared.connections.lock().entry(address.to_owned()).or_default());
         let mut slot = slot.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_broken()) {
-            return Ok(Arc::clone(connection));
+        if let Some(connection) = slot.as_ref() {
+            if !connection.is_broken() {
+                return Ok(Arc::clone(connection));
+            }
+            // It may have been closed to say that something is no longer there: that is how acks=0 is refused.
+            self.shared.cluster.lock().suspect(address);
         }
-        let client_id = self.shared.client_id.clone();
-        let connection = Arc::new(Connection::open(address, client_id, self.shared.timeouts.connect).await?);
+        let Shared { client_id, timeouts, cluster, .. } = &*self.shared;
+        let opened = Connection::open(address, client_id, timeouts.connect).await;
+        let connection = Arc::new(opened.inspect_err(|_| cluster.lock().suspect(address))?);
         *slot = Some(Arc::clone(&connection));
         Ok(connection)
     }
@@ -365,6 +436,7 @@ impl Client {
             let mut slot = slot.lock().await;
             if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
                 *slot = None;
+                self.shared.cluster.lock().suspect(connection.address());
             }
         }
     }

@@ -1,7 +1,7 @@
-//! One connection to one broker: requests go out in order, answers come back in order, many may be under way.
+//! [`Connection`]: requests go out in order, answers come back in order, many may be under way.
 //!
-//! Two tasks own the halves of the socket, so that a caller who gives up never leaves half a frame behind. Not here:
-//! which broker to ask and whether to ask again (`client.rs`).
+//! Two tasks own the halves of the socket, so that a caller who gives up never leaves half a frame behind. Brokers use
+//! it among themselves too. Not here: which broker to ask and whether to ask again (`client.rs`).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +16,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use ottla_protocol::{
-    ApiKey, Chunk, ErrorCode, GatherOut, Message, Reader, Request, RequestHeader, ResponseHeader,
+    ApiKey, Chunk, EncodeError, ErrorCode, GatherOut, Message, Reader, Request, RequestHeader, ResponseHeader,
     frame::Splitter,
     messages::{ApiVersionsRequest, ApiVersionsResponse},
 };
@@ -64,21 +64,30 @@ pub(crate) struct Started {
 /// Requests that were written and not answered, oldest first; `Err` once the connection is broken.
 type Pending = Mutex<Result<VecDeque<(i32, oneshot::Sender<Answer>)>, Error>>;
 
-/// An open connection.
+/// An open connection to one broker, closed when it is dropped.
+///
+/// Calls may be made from many tasks at once, or from one with several futures: their requests go out in the order in
+/// which they were begun, without waiting for each other's answers. It is never mended: once it is broken, or an answer
+/// did not come in time and all later ones would wait behind it, drop it and open another.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     address: String,
     client_id: ByteString,
     versions: HashMap<i16, (i16, i16)>,
     correlation_id: AtomicI32,
     outgoing: mpsc::Sender<Outgoing>,
+    pending: Arc<Pending>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
 }
 
 impl Connection {
-    /// Connects and asks the broker what it speaks, all within `limit`.
-    pub(crate) async fn open(address: &str, client_id: ByteString, limit: Duration) -> Result<Connection, Error> {
+    /// Connects to `host:port` and asks the broker what it speaks, all within `limit`. Of a name with several addresses
+    /// each is tried.
+    ///
+    /// # Errors
+    /// [`Error::Connect`], or what the broker answers is not understood.
+    pub async fn open(address: &str, client_id: &str, limit: Duration) -> Result<Connection, Error> {
         let cannot = |reason: String| Error::Connect { address: address.to_owned(), reason };
         let opening = async {
             let stream = TcpStream::connect(address).await.map_err(|error| cannot(plain(&error)))?;
@@ -88,10 +97,11 @@ impl Connection {
             let (outgoing, queue) = mpsc::channel(QUEUE);
             let mut connection = Connection {
                 address: address.to_owned(),
-                client_id,
+                client_id: client_id.into(),
                 versions: HashMap::new(),
                 correlation_id: AtomicI32::new(0),
                 outgoing,
+                pending: Arc::clone(&pending),
                 reader: tokio::spawn(read_answers(read, Arc::clone(&pending), address.to_owned())),
                 writer: tokio::spawn(write_requests(write, queue, pending, address.to_owned())),
             };
@@ -104,16 +114,26 @@ impl Connection {
         }
     }
 
-    pub(crate) fn address(&self) -> &str {
+    /// Where it goes, as it was given to [`Connection::open`].
+    pub fn address(&self) -> &str {
         &self.address
     }
 
-    pub(crate) fn is_broken(&self) -> bool {
-        self.reader.is_finished() || self.writer.is_finished()
+    /// Whether nothing will be answered by it any more.
+    pub fn is_broken(&self) -> bool {
+        self.pending.lock().is_err() || self.reader.is_finished() || self.writer.is_finished()
+    }
+
+    /// Requests that were sent and not answered yet.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.pending.lock().as_ref().map_or(usize::MAX, VecDeque::len)
     }
 
     /// The newest version both sides speak, but none above `newest`.
-    pub(crate) fn version(&self, api: ApiKey, newest: i16) -> Result<i16, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where there is none.
+    pub fn version(&self, api: ApiKey, newest: i16) -> Result<i16, Error> {
         let ours = api.versions();
         let common = self.versions.get(&(api as i16)).and_then(|&(min, max)| {
             let version = max.min(*ours.end()).min(newest);
@@ -122,26 +142,68 @@ impl Connection {
         common.ok_or_else(|| Error::Unsupported { address: self.address.clone(), api })
     }
 
+    /// Sends a request in the newest version that both sides speak and waits for the answer, all within `limit`. A
+    /// caller who stops waiting leaves the connection as good as it was.
+    ///
+    /// # Errors
+    /// No common version, no answer in time, the connection is broken, or the answer cannot be read. The codes inside
+    /// the answer are the caller's to read.
+    pub async fn call<R: Request>(&self, request: &R, limit: Duration) -> Result<R::Response, Error> {
+        let version = self.version(R::API, i16::MAX)?;
+        let calling = async { self.finish(self.start(request, version, true).await?, Duration::MAX).await };
+        timeout(limit, calling).await.unwrap_or_else(|_| Err(self.late(R::API, limit)))
+    }
+
+    /// As [`Connection::call`], for a body that was encoded in `version` already: gives the body of the answer as it
+    /// came.
+    ///
+    /// # Errors
+    /// As [`Connection::call`]; the version is the caller's choice, see [`Connection::version`].
+    pub async fn call_raw(&self, api: ApiKey, version: i16, body: Bytes, limit: Duration) -> Result<Bytes, Error> {
+        let calling = async {
+            let header = self.header(api, version);
+            let mut head = vec![0; size_of::<i32>()];
+            header.encode(&mut head)?;
+            let length = head.len() - size_of::<i32>() + body.len();
+            let length = i32::try_from(length).map_err(|_| EncodeError::TooLong(length))?;
+            head[..size_of::<i32>()].copy_from_slice(&length.to_be_bytes());
+            let chunks = vec![Chunk::Bytes(head.into()), Chunk::Bytes(body)];
+            let frame = self.wait(self.put_in_line(&header, chunks, true).await?, Duration::MAX).await?;
+            let mut reader = Reader::new(frame.clone());
+            ResponseHeader::decode(&mut reader, api, version)
+                .map_err(|error| Error::malformed(&self.address, &error))?;
+            Ok(frame.slice(frame.len() - reader.remaining()..))
+        };
+        timeout(limit, calling).await.unwrap_or_else(|_| Err(self.late(api, limit)))
+    }
+
     /// Puts `request` in line to be written, behind all that were started before. With `answered` false the "answer" is
     /// empty and comes when the socket has taken the request.
     pub(crate) async fn start<R: Request>(&self, request: &R, version: i16, answered: bool) -> Result<Started, Error> {
-        // Wraps around, which is as good: only the requests under way must differ.
-        let correlation_id = self.correlation_id.fetch_add(1, Ordering::Relaxed);
-        let client_id = Some(self.client_id.clone());
-        let header = RequestHeader { api_key: R::API, api_version: version, correlation_id, client_id };
+        let header = self.header(R::API, version);
         let mut out = GatherOut::new();
         out.request(&header, request)?;
+        self.put_in_line(&header, out.finish(), answered).await
+    }
+
+    fn header(&self, api_key: ApiKey, api_version: i16) -> RequestHeader {
+        // Wraps around, which is as good: only the requests under way must differ.
+        let correlation_id = self.correlation_id.fetch_add(1, Ordering::Relaxed);
+        RequestHeader { api_key, api_version, correlation_id, client_id: Some(self.client_id.clone()) }
+    }
+
+    async fn put_in_line(&self, header: &RequestHeader, chunks: Vec<Chunk>, answered: bool) -> Result<Started, Error> {
         let (done, answer) = oneshot::channel();
-        let outgoing = Outgoing { chunks: out.finish(), correlation_id, answered, done };
+        let outgoing = Outgoing { chunks, correlation_id: header.correlation_id, answered, done };
         self.outgoing.send(outgoing).await.map_err(|_| self.gone())?;
-        Ok(Started { api: R::API, version, answer })
+        Ok(Started { api: header.api_key, version: header.api_version, answer })
     }
 
     /// Waits for the frame that answers a request, at most for `limit`.
     pub(crate) async fn wait(&self, started: Started, limit: Duration) -> Result<Bytes, Error> {
         match timeout(limit, started.answer).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(self.gone())),
-            Err(_) => Err(Error::Timeout { address: self.address.clone(), api: started.api, after: limit }),
+            Err(_) => Err(self.late(started.api, limit)),
         }
     }
 
@@ -150,6 +212,10 @@ impl Connection {
         let version = started.version;
         let frame = self.wait(started, limit).await?;
         self.decode(frame, version)
+    }
+
+    fn late(&self, api: ApiKey, after: Duration) -> Error {
+        Error::Timeout { address: self.address.clone(), api, after }
     }
 
     fn gone(&self) -> Error {

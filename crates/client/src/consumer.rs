@@ -1,17 +1,19 @@
 //! [`Consumer`]: reads given partitions from given places and follows them.
 //!
 //! There are no groups here. One Fetch per leader is under way at any time; the next one is sent before the records of
-//! the last are decoded. Fetches are sessionless: a client of a few partitions gains nothing from sessions (KIP-227).
+//! the last are decoded. What a broker refuses is asked for again, of the leader it names (KIP-951) or the cluster
+//! does; the other partitions go on meanwhile. Fetches are sessionless: a client of a few partitions gains nothing from
+//! sessions (KIP-227).
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
 use ottla_protocol::{
-    ErrorCode, Records,
+    Records,
     messages::{
         FetchRequest, FetchResponse,
         fetch_request::{FetchPartition, FetchTopic},
@@ -22,12 +24,14 @@ use ottla_records::{BatchError, BatchHeader, Decompress, Record, crc_matches, re
 use ottla_types::{BrokerId, Offset, ProducerId, Timestamp, TopicId};
 use tokio::task::JoinSet;
 
-use crate::{Client, Error, Position, Target, TopicPartition};
+use crate::{BrokerInfo, Client, Error, Position, Target, TopicPartition, metadata::Hint};
 
 /// The oldest version that names topics by id alone (KIP-516).
 const TOPIC_IDS_FROM: i16 = 13;
-/// The pause before a partition without a leader is asked for again.
+/// The pause before a partition that could not be read is asked for again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// A wait that something else is expected to end.
+const LONG: Duration = Duration::from_secs(60);
 /// What the records of one batch may have when decompressed, in bytes.
 const DECOMPRESSED_MAX: usize = 1 << 30;
 
@@ -102,8 +106,19 @@ pub struct Consumer {
     /// The brokers with a fetch under way, and the partitions in each.
     under_way: HashMap<BrokerId, Vec<TopicPartition>>,
     ready: Vec<Fetched>,
-    /// Partitions that cannot be read, and since when.
-    failing: HashMap<TopicPartition, Instant>,
+    failing: HashMap<TopicPartition, Failing>,
+    /// Topics whose leaders have to be learnt anew.
+    stale: BTreeSet<Arc<str>>,
+    /// The question about them, at most one at a time.
+    asking: JoinSet<()>,
+}
+
+/// A partition that cannot be read.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    since: Instant,
+    /// When it is tried again.
+    again_at: Instant,
 }
 
 struct Answered {
@@ -124,8 +139,9 @@ impl Consumer {
     ) -> Result<Consumer, Error> {
         let client = client.apart();
         let partitions = starts(&client, assignment).await?;
-        let (fetches, under_way, ready, failing) = Default::default();
-        Ok(Consumer { client, config, partitions, fetches, under_way, ready, failing })
+        let (fetches, under_way, ready) = Default::default();
+        let (failing, stale, asking) = Default::default();
+        Ok(Consumer { client, config, partitions, fetches, under_way, ready, failing, stale, asking })
     }
 
     /// Where reading goes on in each partition.
@@ -146,78 +162,78 @@ impl Consumer {
     /// A partition is gone, or its position is outside its log; a batch is damaged; or the broker refuses. Errors that
     /// may pass are tried again until a partition could not be read for as long as the call timeout.
     pub async fn poll(&mut self) -> Result<Vec<Fetched>, Error> {
+        // Nothing but this wait may be cancelled: what is taken out of an answer must end up in `ready`.
         loop {
-            self.fetch_all().await?;
+            self.fetch_all()?;
             if !self.ready.is_empty() {
                 return Ok(std::mem::take(&mut self.ready));
             }
-            let Some(joined) = self.fetches.join_next().await else {
-                if self.partitions.is_empty() {
-                    return Ok(Vec::new());
-                }
-                // No partition has a leader right now.
-                tokio::time::sleep(RETRY_PAUSE).await;
-                continue;
-            };
-            let Ok(answered) = joined else { continue };
-            self.under_way.remove(&answered.leader);
-            let (answer, version) = match answered.answer {
-                Ok(answer) => answer,
-                Err(error) if error.is_retriable() => {
-                    tracing::debug!(%error, "a fetch failed");
-                    for (at, ..) in &answered.asked {
-                        self.failed(at, &error)?;
-                    }
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    self.relearn(&answered.asked).await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            crate::error::check(|| "the fetch".to_owned(), answer.error_code, None)?;
-            let mut arrived = Vec::new();
-            for topic in &answer.responses {
-                for data in &topic.partitions {
-                    let is_it = |(at, id, _): &&(TopicPartition, TopicId, Offset)| {
-                        let named = if version >= TOPIC_IDS_FROM {
-                            *id == topic.topic_id
-                        } else {
-                            at.topic[..] == topic.topic[..]
-                        };
-                        named && at.partition.0 == data.partition_index
-                    };
-                    if let Some((at, _, from)) = answered.asked.iter().find(is_it) {
-                        arrived.push((at, *from, data));
-                    }
-                }
+            if self.partitions.is_empty() && self.fetches.is_empty() {
+                return Ok(Vec::new());
             }
-            let mut stale = Vec::new();
-            let mut batches = Vec::new();
-            for (at, from, data) in arrived {
+            let now = Instant::now();
+            let again_at = self.failing.values().map(|failing| failing.again_at).filter(|at| *at > now).min();
+            tokio::select! {
+                Some(joined) = self.fetches.join_next() => {
+                    if let Ok(answered) = joined {
+                        self.take(answered)?;
+                    }
+                }
+                Some(_) = self.asking.join_next() => {}
+                () = tokio::time::sleep_until(again_at.unwrap_or(now + LONG).into()) => {}
+            }
+        }
+    }
+
+    /// Takes in an answer. After an error the partitions it does not concern are taken in all the same.
+    fn take(&mut self, answered: Answered) -> Result<(), Error> {
+        self.under_way.remove(&answered.leader);
+        let (answer, version) = match answered.answer {
+            Ok(answer) => answer,
+            Err(error) if error.is_retriable() => {
+                tracing::debug!(%error, "a fetch failed");
+                return answered.asked.iter().try_for_each(|(at, ..)| self.failed(at, &error, None));
+            }
+            Err(error) => return Err(error),
+        };
+        crate::error::check(|| "the fetch".to_owned(), answer.error_code, None)?;
+        let mut taken = Ok(());
+        let mut arrived = Vec::new();
+        for topic in &answer.responses {
+            for data in &topic.partitions {
+                let is_it = |(at, id, _): &&(TopicPartition, TopicId, Offset)| {
+                    let named =
+                        if version >= TOPIC_IDS_FROM { *id == topic.topic_id } else { at.topic[..] == topic.topic[..] };
+                    named && at.partition.0 == data.partition_index
+                };
+                let Some((at, _, from)) = answered.asked.iter().find(is_it) else { continue };
                 match crate::error::check(|| format!("partition {at} at offset {from}"), data.error_code, None) {
                     Ok(()) => {
                         self.failing.remove(at);
-                        batches.push((at.clone(), from, data, self.arrived(at, from, data)?));
+                        match self.arrived(at, *from, data) {
+                            Ok(batches) => arrived.push((at.clone(), *from, data, batches)),
+                            Err(error) => taken = Err(error),
+                        }
                     }
-                    Err(error) if error.is_retriable() || error.code() == Some(ErrorCode::UnknownTopicId) => {
+                    Err(error) if error.is_retriable() => {
                         tracing::debug!(%error, "a partition could not be read");
-                        self.failed(at, &error)?;
-                        stale.push((at.clone(), TopicId::ZERO, from));
+                        if let Err(error) = self.failed(at, &error, hint(&answer, data)) {
+                            taken = Err(error);
+                        }
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => taken = Err(error),
                 }
             }
-            if !stale.is_empty() {
-                tokio::time::sleep(RETRY_PAUSE).await;
-                self.relearn(&stale).await;
-            }
-            // The broker gathers the next records while these are decoded.
-            self.fetch_all().await?;
-            for (at, from, data, batches) in batches {
-                let fetched = self.decode(at, from, data, batches)?;
-                self.ready.push(fetched);
+        }
+        // The broker gathers the next records while these are decoded.
+        let fetched = self.fetch_all();
+        for (at, from, data, batches) in arrived {
+            match self.decode(at, from, data, batches) {
+                Ok(fetched) => self.ready.push(fetched),
+                Err(error) => taken = Err(error),
             }
         }
+        taken.and(fetched)
     }
 
     /// Splits what arrived into batches, and moves the position behind them.
@@ -286,14 +302,16 @@ impl Consumer {
         Ok(Fetched { at, records: found, next, end: Offset(end), log_start: Offset(data.log_start_offset.max(0)) })
     }
 
-    /// Sends a fetch to each leader that has none under way.
-    async fn fetch_all(&mut self) -> Result<(), Error> {
+    /// Sends a fetch to each leader that has none under way, and asks the cluster for leaders that are not known.
+    fn fetch_all(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
         let mut by_leader: BTreeMap<BrokerId, Vec<(TopicPartition, TopicId, i32, Offset)>> = BTreeMap::new();
         let mut unknown = Vec::new();
         let busy: HashSet<TopicPartition> = self.under_way.values().flatten().cloned().collect();
-        for (at, next) in &self.partitions {
+        let pauses = |at: &TopicPartition| self.failing.get(at).is_some_and(|failing| failing.again_at > now);
+        for (at, next) in self.partitions.iter().filter(|(at, _)| !busy.contains(at) && !pauses(at)) {
             match self.client.leader(at) {
-                Ok((leader, topic, epoch)) if !self.under_way.contains_key(&leader) && !busy.contains(at) => {
+                Ok((leader, topic, epoch)) if !self.under_way.contains_key(&leader) => {
                     by_leader.entry(leader).or_default().push((at.clone(), topic.id, epoch.0, *next));
                 }
                 Ok(_) => {}
@@ -301,8 +319,11 @@ impl Consumer {
             }
         }
         for (at, error) in &unknown {
-            self.failed(at, error)?;
-            self.client.refresh_partition(at).await;
+            self.failed(at, error, None)?;
+        }
+        if self.asking.is_empty() && !self.stale.is_empty() {
+            let (client, topics) = (self.client.clone(), std::mem::take(&mut self.stale));
+            self.asking.spawn(async move { client.relearn(&topics).await });
         }
         for (leader, asked) in by_leader {
             self.under_way.insert(leader, asked.iter().map(|(at, ..)| at.clone()).collect());
@@ -316,9 +337,18 @@ impl Consumer {
         Ok(())
     }
 
-    /// Remembers that a partition cannot be read; an error once that has lasted too long.
-    fn failed(&mut self, at: &TopicPartition, error: &Error) -> Result<(), Error> {
-        let after = self.failing.entry(at.clone()).or_insert_with(Instant::now).elapsed();
+    /// Remembers that a partition cannot be read now: it is tried again at once where the broker has told who leads it,
+    /// and otherwise after a pause. An error once that has lasted too long.
+    fn failed(&mut self, at: &TopicPartition, error: &Error, hint: Option<Hint>) -> Result<(), Error> {
+        let now = Instant::now();
+        let failing = self.failing.entry(at.clone()).or_insert(Failing { since: now, again_at: now });
+        if hint.is_some_and(|hint| self.client.moved(at, hint)) {
+            failing.again_at = now;
+        } else {
+            failing.again_at = now + RETRY_PAUSE;
+            self.stale.insert(Arc::clone(&at.topic));
+        }
+        let after = now - failing.since;
         if after < self.client.timeouts().call {
             return Ok(());
         }
@@ -349,14 +379,14 @@ impl Consumer {
             ..Default::default()
         }
     }
+}
 
-    async fn relearn(&self, asked: &[(TopicPartition, TopicId, Offset)]) {
-        let topics: HashSet<&str> = asked.iter().map(|(at, ..)| &*at.topic).collect();
-        let topics: Vec<&str> = topics.into_iter().collect();
-        if let Err(error) = self.client.refresh(Some(&topics), false).await {
-            tracing::debug!(%error, "metadata could not be refreshed");
-        }
-    }
+/// Where an answer says that the leadership of a partition went.
+fn hint(answer: &FetchResponse, data: &PartitionData) -> Option<Hint> {
+    let leader = &data.current_leader;
+    let endpoint = answer.node_endpoints.iter().find(|row| row.node_id == leader.leader_id);
+    let endpoint = endpoint.and_then(|row| BrokerInfo::from_wire(row.node_id, &row.host, row.port, row.rack.as_ref()));
+    Hint::from_wire(leader.leader_id, leader.leader_epoch, endpoint)
 }
 
 fn newest(asked: &[(TopicPartition, TopicId, i32, Offset)]) -> i16 {

@@ -107,12 +107,20 @@ impl Client {
     /// # Errors
     /// A broker does not answer.
     pub async fn list_groups(&self) -> Result<Vec<ListedGroup>, Error> {
-        self.topics(Some(&[])).await?;
-        let mut groups = Vec::new();
-        for broker in self.brokers() {
-            groups.extend(self.retry(|| self.list_groups_of(broker.id)).await?);
-        }
+        let mut groups = self
+            .retry(|| async {
+                // Each try begins anew: the groups of a broker that has gone are another's by now.
+                self.refresh(Some(&[]), false).await?;
+                let mut groups = Vec::new();
+                for broker in self.brokers() {
+                    groups.extend(self.list_groups_of(broker.id).await?);
+                }
+                Ok(groups)
+            })
+            .await?;
         groups.sort_by(|a, b| a.id.cmp(&b.id));
+        // One that moves from broker to broker meanwhile may be seen at both.
+        groups.dedup_by(|a, b| a.id == b.id);
         Ok(groups)
     }
 
@@ -138,15 +146,26 @@ impl Client {
         for group in listed.iter().filter(|group| !matches!(group.kind, GroupKind::Other(_))) {
             places.entry((group.coordinator, &group.kind)).or_default().push(&group.id);
         }
-        let mut groups = Vec::new();
+        let mut groups: Vec<GroupInfo> = Vec::new();
+        let mut moved = Vec::new();
         for ((coordinator, kind), ids) in places {
             for ids in ids.chunks(DESCRIBED_AT_ONCE) {
-                for described in self.retry(|| self.describe_at(coordinator, kind, ids)).await? {
-                    match described {
-                        Ok(group) => groups.push(group),
-                        Err(error) => tracing::debug!(%error, "a group that was listed is not described"),
-                    }
-                }
+                let described = match self.describe_at(coordinator, kind, ids).await {
+                    Err(error) if error.is_retriable() => ids.iter().map(|_| Err(error.clone())).collect(),
+                    described => described?,
+                };
+                let elsewhere = described.iter().any(|group| group.as_ref().is_err_and(Error::is_retriable));
+                let described: Vec<_> = described.into_iter().flatten().collect();
+                let is_missing = |id: &&&str| !described.iter().any(|group| group.id == **id);
+                moved.extend(ids.iter().filter(|id| elsewhere && is_missing(id)).copied());
+                groups.extend(described);
+            }
+        }
+        for id in moved {
+            match self.describe_group(id).await {
+                Ok(group) => groups.push(group),
+                Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => {}
+                Err(error) => return Err(error),
             }
         }
         groups.sort_by(|a, b| a.id.cmp(&b.id));

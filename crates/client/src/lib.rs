@@ -1,9 +1,9 @@
 //! A Kafka client for Ottla's own command line, tests and benchmarks. It works against any Kafka-compatible broker.
 //!
-//! Small on purpose: it produces, reads given partitions or as a member of a group, and manages topics, configs and
-//! groups. What is not here: the classic group protocol, transactions, security. Where to go next: `client.rs` (finding
-//! brokers and trying again), `connection.rs` (one socket), `producer.rs` with `batches.rs`, `consumer.rs`,
-//! `group_consumer.rs`, `offsets.rs`, `admin.rs`, `groups.rs` with `committed.rs`.
+//! Small on purpose: it produces, reads given partitions or as a member of a group, and manages topics, configs, groups
+//! and nodes. What is not here: the classic group protocol, transactions, security. Where to go next: `client.rs`
+//! (finding brokers and trying again), `connection.rs` (one socket), `producer.rs` with `batches.rs`, `consumer.rs`,
+//! `group_consumer.rs`, `offsets.rs`, `admin.rs`, `replicas.rs` and `nodes.rs`, `groups.rs` with `committed.rs`.
 //!
 //! ```no_run
 //! use ottla_client::{Client, Consumer, ConsumerConfig, NewRecord, Producer, ProducerConfig, Start};
@@ -38,18 +38,23 @@ mod error;
 mod group_consumer;
 mod groups;
 mod metadata;
+mod nodes;
 mod offsets;
 mod partitioner;
 mod producer;
+mod replicas;
 
 pub use admin::{
     ClusterInfo, ConfigChange, ConfigEntry, ConfigResource, ConfigSource, CreatedTopic, LogDir, NewTopic, ProducerState,
 };
 pub use client::{Client, Target, Timeouts};
+pub use connection::Connection;
 pub use consumer::{Consumer, ConsumerConfig, Fetched, Start};
 pub use error::Error;
 pub use group_consumer::GroupConsumer;
 pub use groups::{GroupInfo, GroupKind, GroupMember, ListedGroup};
 pub use metadata::{BrokerInfo, PartitionInfo, TopicInfo, TopicPartition};
+pub use nodes::{Move, Node, NodeListener, Nodes};
 pub use offsets::{Found, Position};
 pub use producer::{Acks, Delivered, Delivery, NewRecord, Producer, ProducerConfig};
+pub use replicas::{Election, PartitionResult, Reassignment};

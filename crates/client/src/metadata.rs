@@ -2,8 +2,13 @@
 //!
 //! Not here: asking for it and when to ask again (`client.rs`).
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
+use bytestring::ByteString;
 use ottla_protocol::{
     ErrorCode,
     messages::{MetadataResponse, metadata_response::MetadataResponseTopic},
@@ -48,6 +53,12 @@ pub struct BrokerInfo {
 }
 
 impl BrokerInfo {
+    /// None where the port is none.
+    pub(crate) fn from_wire(id: i32, host: &str, port: i32, rack: Option<&ByteString>) -> Option<BrokerInfo> {
+        let port = u16::try_from(port).ok()?;
+        Some(BrokerInfo { id: BrokerId(id), host: host.to_owned(), port, rack: rack.map(ToString::to_string) })
+    }
+
     pub(crate) fn address(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -92,6 +103,27 @@ impl TopicInfo {
     pub fn partition(&self, index: PartitionIndex) -> Option<&PartitionInfo> {
         self.partitions.iter().find(|partition| partition.index == index)
     }
+
+    /// Whether it has partitions and none of them has a leader.
+    pub(crate) fn is_offline(&self) -> bool {
+        !self.partitions.is_empty() && self.partitions.iter().all(|partition| partition.leader.is_none())
+    }
+
+    /// Keeps of an earlier answer what is newer than in this one, which came from a broker that is behind. A topic that
+    /// was created anew has another id, and begins with low epochs again.
+    fn keep_newer(&mut self, known: &TopicInfo) {
+        if known.id != self.id || self.id.is_zero() {
+            return;
+        }
+        for partition in &mut self.partitions {
+            if let Some(known) = known.partition(partition.index)
+                && LeaderEpoch::NONE < partition.leader_epoch
+                && partition.leader_epoch < known.leader_epoch
+            {
+                *partition = known.clone();
+            }
+        }
+    }
 }
 
 /// The client's picture of the cluster, as of the last answers.
@@ -101,6 +133,24 @@ pub(crate) struct Cluster {
     pub(crate) controller: Option<BrokerId>,
     pub(crate) id: Option<String>,
     pub(crate) topics: HashMap<Arc<str>, Arc<TopicInfo>>,
+    /// Brokers that could not be reached where they were said to be, since the last answer.
+    pub(crate) suspects: HashSet<BrokerId>,
+}
+
+/// Where the leadership of a partition went, as a broker tells that had it (KIP-951).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hint {
+    pub(crate) leader: BrokerId,
+    pub(crate) epoch: LeaderEpoch,
+    /// Where the leader is, if it says so.
+    pub(crate) endpoint: Option<BrokerInfo>,
+}
+
+impl Hint {
+    /// None where the broker does not know either.
+    pub(crate) fn from_wire(leader: i32, epoch: i32, endpoint: Option<BrokerInfo>) -> Option<Hint> {
+        Some(Hint { leader: broker(leader)?, epoch: LeaderEpoch(epoch), endpoint })
+    }
 }
 
 impl Cluster {
@@ -110,12 +160,10 @@ impl Cluster {
         self.brokers = answer
             .brokers
             .iter()
-            .filter_map(|row| {
-                let (id, port) = (BrokerId(row.node_id), u16::try_from(row.port).ok()?);
-                let rack = row.rack.as_ref().map(ToString::to_string);
-                Some((id, BrokerInfo { id, host: row.host.to_string(), port, rack }))
-            })
+            .filter_map(|row| BrokerInfo::from_wire(row.node_id, &row.host, row.port, row.rack.as_ref()))
+            .map(|broker| (broker.id, broker))
             .collect();
+        self.suspects.clear();
         self.controller = broker(answer.controller_id);
         self.id = answer.cluster_id.as_ref().map(ToString::to_string).or(self.id.take());
         answer
@@ -125,7 +173,11 @@ impl Cluster {
                 let name = row.name.as_deref().unwrap_or_default();
                 match crate::error::check(|| format!("topic {name}"), row.error_code, None) {
                     Ok(()) => {
-                        let topic = Arc::new(topic(name, row));
+                        let mut topic = topic(name, row);
+                        if let Some(known) = self.topics.get(name) {
+                            topic.keep_newer(known);
+                        }
+                        let topic = Arc::new(topic);
                         self.topics.insert(Arc::clone(&topic.name), Arc::clone(&topic));
                         (name.to_owned(), Ok(topic))
                     }
@@ -136,6 +188,41 @@ impl Cluster {
                 }
             })
             .collect()
+    }
+
+    /// Whoever is at that address could not be reached: what it led has no known leader until the cluster was asked.
+    pub(crate) fn suspect(&mut self, address: &str) {
+        let there = self.brokers.values().filter(|broker| broker.address() == address).map(|broker| broker.id);
+        let there: HashSet<BrokerId> = there.collect();
+        let is_there = |partition: &PartitionInfo| partition.leader.is_some_and(|leader| there.contains(&leader));
+        for topic in self.topics.values_mut().filter(|topic| topic.partitions.iter().any(is_there)) {
+            for partition in Arc::make_mut(topic).partitions.iter_mut().filter(|partition| is_there(partition)) {
+                partition.leader = None;
+            }
+        }
+        self.suspects.extend(there);
+    }
+
+    /// Believes a hint if it is news. Gives whether it is, and the leader can be asked at once.
+    pub(crate) fn moved(&mut self, at: &TopicPartition, hint: Hint) -> bool {
+        if let Some(endpoint) = hint.endpoint
+            && self.brokers.get(&endpoint.id) != Some(&endpoint)
+        {
+            self.suspects.remove(&endpoint.id);
+            self.brokers.insert(endpoint.id, endpoint);
+        }
+        let reachable = self.brokers.contains_key(&hint.leader);
+        let Some(topic) = self.topics.get_mut(&at.topic).filter(|_| reachable) else { return false };
+        let Some(place) = topic.partitions.iter().position(|partition| partition.index == at.partition) else {
+            return false;
+        };
+        let partition = &mut Arc::make_mut(topic).partitions[place];
+        let known = (partition.leader_epoch, partition.leader.is_some());
+        if (hint.epoch, true) <= known {
+            return false;
+        }
+        (partition.leader, partition.leader_epoch) = (Some(hint.leader), hint.epoch);
+        true
     }
 
     /// The leader of a partition, or an error that is worth asking the cluster again for.

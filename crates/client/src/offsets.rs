@@ -1,6 +1,6 @@
 //! Offsets by name and by time (ListOffsets).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ottla_protocol::messages::{
     ListOffsetsRequest,
@@ -52,8 +52,9 @@ impl Client {
                 None => rounds.push((HashSet::from([at]), vec![index])),
             }
         }
+        let topics: BTreeSet<&str> = wanted.iter().map(|(at, _)| &*at.topic).collect();
         for (_, indexes) in &rounds {
-            for (index, answer) in self.retry(|| self.list_offsets_once(wanted, indexes)).await? {
+            for (index, answer) in self.led(&topics, || self.list_offsets_once(wanted, indexes)).await? {
                 found[index] = Some(answer);
             }
         }
@@ -68,15 +69,7 @@ impl Client {
     ) -> Result<Vec<(usize, Found)>, Error> {
         let mut by_leader: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for &index in indexes {
-            let at = &wanted[index].0;
-            let leader = match self.leader(at) {
-                Ok((leader, ..)) => leader,
-                Err(_) => {
-                    self.topic(&at.topic, false).await?;
-                    self.leader(at)?.0
-                }
-            };
-            by_leader.entry(leader).or_default().push(index);
+            by_leader.entry(self.leader(&wanted[index].0)?.0).or_default().push(index);
         }
         let mut found = Vec::new();
         for (leader, indexes) in by_leader {
@@ -86,10 +79,7 @@ impl Client {
             {
                 let is_it = |at: &TopicPartition| at.topic[..] == name[..] && at.partition.0 == row.partition_index;
                 let Some(&index) = indexes.iter().find(|&&index| is_it(&wanted[index].0)) else { continue };
-                if let Err(error) = check(|| format!("partition {}", wanted[index].0), row.error_code, None) {
-                    self.refresh_partition(&wanted[index].0).await;
-                    return Err(error);
-                }
+                check(|| format!("partition {}", wanted[index].0), row.error_code, None)?;
                 let answer = Found {
                     offset: (row.offset >= 0).then_some(Offset(row.offset)),
                     timestamp: (row.timestamp >= 0).then_some(Timestamp(row.timestamp)),

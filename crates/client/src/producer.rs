@@ -5,7 +5,7 @@
 //! never change it, so a retry is recognised. Not here: what a batch is (`ottla_records`).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,9 +28,10 @@ use tokio::{
 };
 
 use crate::{
-    Client, Error, Target, TopicInfo, TopicPartition,
+    BrokerInfo, Client, Error, Target, TopicInfo, TopicPartition,
     batches::{Batch, Identity, Outcome, Queue, Verdict},
     client::Underway,
+    metadata::Hint,
     partitioner,
 };
 
@@ -224,8 +225,7 @@ impl Producer {
         let room = Arc::clone(&shared.room).acquire_many_owned(permits).await.map_err(|_| Error::Closed)?;
         if !shared.state.lock().topics.contains_key(topic) {
             let info = shared.client.topic(topic, true).await?;
-            // Where a producer begins does not matter, only that it does not stay there.
-            shared.state.lock().topics.entry(topic.into()).or_insert(Spread { topic: info, current: 0, filled: 0 });
+            shared.state.lock().topics.entry(topic.into()).or_insert(Spread::new(info));
         }
         let mut guard = shared.state.lock();
         let state = &mut *guard;
@@ -234,8 +234,7 @@ impl Producer {
         if record.partition.is_none() && record.key.is_none() {
             spread.filled += bytes;
             if spread.filled >= shared.config.batch_bytes {
-                spread.filled = 0;
-                spread.current = (spread.current + 1) % spread.topic.partitions.len().max(1);
+                spread.advance(shared.client.known_topic(topic));
             }
         }
         let at = TopicPartition { topic: Arc::clone(&spread.topic.name), partition };
@@ -273,6 +272,28 @@ impl Drop for Producer {
 }
 
 impl Spread {
+    /// Where a producer begins does not matter, only that it does not stay there.
+    fn new(topic: Arc<TopicInfo>) -> Spread {
+        let mut spread = Spread { current: topic.partitions.len().saturating_sub(1), topic, filled: 0 };
+        spread.advance(None);
+        spread
+    }
+
+    /// On to the next partition that has a leader, as far as that is known: what another is given only waits.
+    fn advance(&mut self, news: Option<Arc<TopicInfo>>) {
+        self.topic = news.unwrap_or_else(|| Arc::clone(&self.topic));
+        self.filled = 0;
+        let (current, count) = (self.current, self.topic.partitions.len().max(1));
+        let has_leader =
+            |place: &usize| self.topic.partitions.get(*place).is_some_and(|partition| partition.leader.is_some());
+        let next = (1..=count).map(|step| (current + step) % count).find(has_leader);
+        self.current = next.unwrap_or((current + 1) % count);
+    }
+
+    fn is_at(&self, partition: PartitionIndex) -> bool {
+        self.topic.partitions.get(self.current).is_some_and(|current| current.index == partition)
+    }
+
     fn choose(&self, record: &NewRecord) -> Result<PartitionIndex, Error> {
         let topic = &self.topic;
         let at = |place: usize| topic.partitions.get(place).map(|partition| partition.index);
@@ -308,6 +329,15 @@ struct Sending {
     batches: Vec<(TopicPartition, Arc<TopicInfo>, Batch)>,
 }
 
+/// What has to be learnt before some batches can go on.
+#[derive(Debug, Default)]
+struct Upkeep {
+    /// The topics with partitions whose leader is not known, or is another than it was.
+    topics: BTreeSet<Arc<str>>,
+    /// The sequence of a partition has a gap: its batches start over under a new id.
+    identity: bool,
+}
+
 /// A request that has been answered, or has failed.
 struct Answered {
     leader: BrokerId,
@@ -321,8 +351,10 @@ impl Shared {
         let (answers, mut answered) = mpsc::unbounded_channel();
         let mut lanes: HashMap<BrokerId, mpsc::UnboundedSender<Sending>> = HashMap::new();
         let mut tasks = JoinSet::new();
+        let mut upkeep = Upkeep::default();
+        let mut upkeeping = JoinSet::new();
         loop {
-            let (sendings, wake_at, stale) = self.collect();
+            let (sendings, wake_at) = self.collect(&mut upkeep);
             for sending in sendings {
                 let lane = lanes.entry(sending.leader).or_insert_with(|| {
                     let (lane, queue) = mpsc::unbounded_channel();
@@ -332,12 +364,15 @@ impl Shared {
                 // The task ends only with this one. `IN_FLIGHT_MAX` bounds what is in the channel.
                 let _ = lane.send(sending);
             }
-            for at in stale {
-                self.client.refresh_partition(&at).await;
+            // Beside the loop: a broker that hangs must not hold up the batches for others.
+            if upkeeping.is_empty() && (upkeep.identity || !upkeep.topics.is_empty()) {
+                upkeeping.spawn(Arc::clone(&self).keep_up(std::mem::take(&mut upkeep)));
             }
             tokio::select! {
                 () = self.work.notified() => {}
-                Some(answered) = answered.recv() => self.settle(answered).await,
+                Some(answered) = answered.recv() => self.settle(answered, &mut upkeep),
+                // Whoever still needs another id asks again.
+                Some(_) = upkeeping.join_next() => upkeep.identity = false,
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
         }
@@ -360,11 +395,22 @@ impl Shared {
         }
     }
 
-    /// What can be sent now, when to look again, and partitions whose leader is not known.
-    fn collect(&self) -> (Vec<Sending>, Instant, Vec<TopicPartition>) {
+    async fn keep_up(self: Arc<Self>, upkeep: Upkeep) {
+        if !upkeep.topics.is_empty() {
+            self.client.relearn(&upkeep.topics).await;
+        }
+        if upkeep.identity {
+            match new_identity(&self.client).await {
+                Ok(identity) => self.state.lock().identity = Some(identity),
+                Err(error) => tracing::warn!(%error, "no new producer id"),
+            }
+        }
+    }
+
+    /// What can be sent now, and when to look again.
+    fn collect(&self, upkeep: &mut Upkeep) -> (Vec<Sending>, Instant) {
         let now = Instant::now();
         let mut wake_at = now + Duration::from_secs(60);
-        let mut stale = Vec::new();
         let mut by_leader: BTreeMap<BrokerId, (usize, Sending)> = BTreeMap::new();
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -383,7 +429,13 @@ impl Shared {
             let Ok((leader, topic, _)) = self.client.leader(at) else {
                 queue.pause_until(now + RETRY_PAUSE);
                 wake_at = wake_at.min(now + RETRY_PAUSE);
-                stale.push(at.clone());
+                upkeep.topics.insert(Arc::clone(&at.topic));
+                // Records without a key need not wait for this one.
+                if let Some(spread) = state.topics.get_mut(&at.topic)
+                    && spread.is_at(at.partition)
+                {
+                    spread.advance(self.client.known_topic(&at.topic));
+                }
                 continue;
             };
             if state.requests.get(&leader).is_some_and(|&count| count >= IN_FLIGHT_MAX) {
@@ -406,6 +458,7 @@ impl Shared {
                 None => {
                     queue.pause_until(now + RETRY_PAUSE);
                     wake_at = wake_at.min(now + RETRY_PAUSE);
+                    upkeep.identity = true;
                 }
             }
         }
@@ -414,7 +467,7 @@ impl Shared {
         for sending in &sendings {
             *state.requests.entry(sending.leader).or_default() += 1;
         }
-        (sendings, wake_at, stale)
+        (sendings, wake_at)
     }
 
     async fn start(&self, sending: &Sending) -> Result<Underway, Error> {
@@ -463,41 +516,28 @@ impl Shared {
     }
 
     /// Gives every batch of a request its outcome, or puts it back to be sent again.
-    async fn settle(&self, answered: Answered) {
+    fn settle(&self, answered: Answered, upkeep: &mut Upkeep) {
         let now = Instant::now();
-        let mut stale = Vec::new();
-        let mut broken = false;
-        {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            if let Some(count) = state.requests.get_mut(&answered.leader) {
-                *count = count.saturating_sub(1);
-            }
-            for (at, batch) in answered.batches {
-                let Some(queue) = state.queues.get_mut(&at) else { continue };
-                let result = outcome(&at, answered.answer.as_ref());
-                if let Err(error) = &result {
-                    tracing::debug!(partition = %at, %error, "a batch was not taken");
-                    stale.push(at.clone());
-                }
-                match queue.settle(&self.config, batch, result, now, RETRY_PAUSE) {
-                    Verdict::Finished(batch, outcome) => self.finish(batch, outcome),
-                    Verdict::Again => {}
-                    Verdict::Broken(batch, outcome) => {
-                        self.finish(batch, outcome);
-                        broken = true;
-                    }
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if let Some(count) = state.requests.get_mut(&answered.leader) {
+            *count = count.saturating_sub(1);
+        }
+        for (at, batch) in answered.batches {
+            let Some(queue) = state.queues.get_mut(&at) else { continue };
+            let result = outcome(&at, answered.answer.as_ref());
+            let mut pause = RETRY_PAUSE;
+            if let Err(error) = &result {
+                tracing::debug!(partition = %at, %error, "a batch was not taken");
+                if hint(&at, answered.answer.as_ref()).is_some_and(|hint| self.client.moved(&at, hint)) {
+                    pause = Duration::ZERO;
+                } else {
+                    upkeep.topics.insert(Arc::clone(&at.topic));
                 }
             }
-        }
-        for at in stale {
-            self.client.refresh_partition(&at).await;
-        }
-        if broken {
-            // A gap in the sequence of one partition; its later batches start over under a new id.
-            match new_identity(&self.client).await {
-                Ok(identity) => self.state.lock().identity = Some(identity),
-                Err(error) => tracing::warn!(%error, "no new producer id"),
+            match queue.settle(&self.config, batch, result, now, pause) {
+                Verdict::Finished(batch, outcome) => self.finish(batch, outcome),
+                Verdict::Again => {}
             }
         }
     }
@@ -523,16 +563,25 @@ fn name_topics(answer: &mut ProduceResponse, batches: &[(TopicPartition, Arc<Top
     }
 }
 
+/// The row of an answer that is about a partition.
+fn row<'a>(at: &TopicPartition, answer: &'a ProduceResponse) -> Option<&'a PartitionProduceResponse> {
+    let topics = answer.responses.iter().filter(|topic| topic.name[..] == at.topic[..]);
+    topics.flat_map(|topic| &topic.partition_responses).find(|row| row.index == at.partition.0)
+}
+
+/// Where an answer says that the leadership of a partition went.
+fn hint(at: &TopicPartition, answer: Result<&Option<ProduceResponse>, &Error>) -> Option<Hint> {
+    let answer = answer.ok()?.as_ref()?;
+    let leader = &row(at, answer)?.current_leader;
+    let endpoint = answer.node_endpoints.iter().find(|row| row.node_id == leader.leader_id);
+    let endpoint = endpoint.and_then(|row| BrokerInfo::from_wire(row.node_id, &row.host, row.port, row.rack.as_ref()));
+    Hint::from_wire(leader.leader_id, leader.leader_epoch, endpoint)
+}
+
 /// What an answer says of one partition.
 fn outcome(at: &TopicPartition, answer: Result<&Option<ProduceResponse>, &Error>) -> Outcome {
     let Some(answer) = answer.map_err(Error::clone)? else { return Ok(crate::batches::Appended::default()) };
-    let is_it = |row: &&PartitionProduceResponse| row.index == at.partition.0;
-    let row = answer
-        .responses
-        .iter()
-        .filter(|topic| topic.name[..] == at.topic[..])
-        .find_map(|topic| topic.partition_responses.iter().find(is_it));
-    let Some(row) = row else {
+    let Some(row) = row(at, answer) else {
         return Err(Error::Malformed { address: "the broker".to_owned(), reason: format!("it lacks partition {at}") });
     };
     let reason = row.record_errors.iter().find_map(|record| record.batch_index_error_message.as_deref());

@@ -6,9 +6,11 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     thread,
+    time::Duration,
 };
 
-use ottla_client::{Client, Error};
+use ottla_client::{Client, Connection, Error};
+use ottla_protocol::{ApiKey, messages::MetadataRequest};
 
 /// A request as it arrived: key, version, correlation id.
 fn request(socket: &mut TcpStream) -> (i16, i16, [u8; 4]) {
@@ -34,6 +36,27 @@ fn connect(peer: impl FnOnce(&mut TcpStream) + Send + 'static) -> Result<Client,
     let connected = runtime.block_on(Client::connect(&[address], "test"));
     peer.join().unwrap();
     connected
+}
+
+/// As [`connect`], for a connection by itself, once it is negotiated; and the test's part of the conversation.
+fn open(peer: impl FnOnce(&mut TcpStream) + Send + 'static, test: impl AsyncFnOnce(Connection)) {
+    const LIMIT: Duration = Duration::from_secs(30);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let peer = thread::spawn(move || {
+        let mut socket = listener.accept().unwrap().0;
+        let (_, _, id) = request(&mut socket);
+        answer(&mut socket, id, &ranges(35));
+        let (_, _, id) = request(&mut socket);
+        answer(&mut socket, id, &[ranges(0), vec![0; 4]].concat());
+        peer(&mut socket);
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let connection = Connection::open(&address, "test", LIMIT).await.unwrap();
+        test(connection).await;
+    });
+    peer.join().unwrap();
 }
 
 /// Ranges of ApiVersions (0 to 2) and Metadata (0 to 4) in the form of versions 0 to 2, without what comes behind.
@@ -87,4 +110,53 @@ fn a_broker_that_offers_nothing_in_common_is_told_apart() {
         answer(socket, id, &[0, 0, 1, 0, 0, 0, 0, 0]);
     });
     assert!(matches!(connected, Err(Error::Unsupported { .. })), "{connected:?}");
+}
+
+#[test]
+fn calls_go_out_without_waiting_for_each_other_and_get_their_own_answers() {
+    const LIMIT: Duration = Duration::from_secs(30);
+    // An answer to Metadata in version 4: no throttle, brokers, cluster id; a controller; no topics.
+    let body = |controller: i32| [&[0; 4][..], &[0; 4], &[0xff, 0xff], &controller.to_be_bytes(), &[0; 4]].concat();
+    open(
+        move |socket| {
+            let asked: Vec<_> = (0..3).map(|_| request(socket)).collect();
+            for (number, (key, version, id)) in asked.into_iter().enumerate() {
+                assert_eq!((key, version), (3, 4), "the newest Metadata both know");
+                answer(socket, id, &body(i32::try_from(number).unwrap()));
+            }
+        },
+        async |connection| {
+            let metadata = MetadataRequest::default();
+            let mut encoded = Vec::new();
+            metadata.encode(&mut encoded, 4).unwrap();
+            let (first, second, third) = tokio::join!(
+                connection.call(&metadata, LIMIT),
+                connection.call(&metadata, LIMIT),
+                connection.call_raw(ApiKey::Metadata, 4, encoded.into(), LIMIT),
+            );
+            assert_eq!((first.unwrap().controller_id, second.unwrap().controller_id), (0, 1));
+            assert_eq!(third.unwrap(), body(2));
+            let unknown = connection.version(ApiKey::Raft, i16::MAX);
+            assert!(matches!(unknown, Err(Error::Unsupported { api: ApiKey::Raft, .. })), "{unknown:?}");
+        },
+    );
+}
+
+#[test]
+fn a_call_ends_in_time_and_a_connection_that_ends_says_so() {
+    open(
+        |socket| {
+            request(socket);
+            // The second request comes when the first was given up; then this peer goes.
+            request(socket);
+        },
+        async |connection| {
+            let limit = Duration::from_millis(20);
+            let late = connection.call(&MetadataRequest::default(), limit).await;
+            assert!(matches!(late, Err(Error::Timeout { api: ApiKey::Metadata, .. })), "{late:?}");
+            let gone = connection.call(&MetadataRequest::default(), Duration::from_secs(30)).await;
+            assert!(matches!(gone, Err(Error::Disconnected { .. })), "{gone:?}");
+            assert!(connection.is_broken());
+        },
+    );
 }
