@@ -136,9 +136,8 @@ fn a_consumer_follows_the_hint_of_the_old_leader() {
     assert!(second.seen(ApiKey::Fetch) >= 1);
 }
 
-/// A leader that is killed: who led is not asked for ever, the cluster is asked who leads now.
-#[test]
-fn what_the_leader_was_asked_is_asked_of_the_next_one_when_it_is_gone() {
+/// A leader and a follower, the client of both, and what kills the leader, whereupon the other one leads.
+fn killed(test: impl AsyncFnOnce(Client, &dyn Fn(), &Broker)) {
     let (first, second, told) = two();
     let bootstrap = vec![first.address.to_string(), second.address.to_string()];
     let told = Arc::new(Mutex::new(told));
@@ -156,21 +155,34 @@ fn what_the_leader_was_asked_is_asked_of_the_next_one_when_it_is_gone() {
         }
     };
     let (first, second) = (Broker::serve(first, ApiKey::ALL, script()), Broker::serve(second, ApiKey::ALL, script()));
-    run(async {
-        let client = Client::connect(&bootstrap, "test").await.unwrap();
+    let kill = || {
+        let mut told = told.lock().unwrap();
+        (told.leader, told.leader_epoch) = (2, 6);
+        first.stop();
+    };
+    run(async { test(Client::connect(&bootstrap, "test").await.unwrap(), &kill, &second).await });
+}
+
+#[test]
+fn offsets_are_asked_of_the_next_leader_when_the_old_one_is_gone() {
+    killed(async |client, kill, second| {
         let latest = [(at(), Position::Latest)];
         assert_eq!(client.list_offsets(&latest).await.unwrap()[0].offset, Some(Offset(42)));
+        assert_eq!(second.seen(ApiKey::ListOffsets), 0);
+        kill();
+        assert_eq!(client.list_offsets(&latest).await.unwrap()[0].offset, Some(Offset(42)));
+        assert_eq!(second.seen(ApiKey::ListOffsets), 1);
+    });
+}
+
+#[test]
+fn a_consumer_reads_on_at_the_next_leader_when_the_old_one_is_gone() {
+    killed(async |client, kill, second| {
         let start = [(at(), Start::Offset(Offset::ZERO))];
         let mut consumer = Consumer::new(&client, ConsumerConfig::default(), &start).await.unwrap();
         consumer.poll().await.unwrap();
-        assert_eq!((first.seen(ApiKey::ListOffsets), second.seen(ApiKey::ListOffsets)), (1, 0));
-        {
-            let mut told = told.lock().unwrap();
-            (told.leader, told.leader_epoch) = (2, 6);
-        }
-        first.stop();
-        assert_eq!(client.list_offsets(&latest).await.unwrap()[0].offset, Some(Offset(42)));
-        assert_eq!(second.seen(ApiKey::ListOffsets), 1);
+        assert_eq!(second.seen(ApiKey::Fetch), 0);
+        kill();
         while second.seen(ApiKey::Fetch) == 0 {
             consumer.poll().await.unwrap();
         }
