@@ -32,6 +32,8 @@ mod retention;
 mod tidy;
 #[cfg(target_os = "linux")]
 mod tmpfs;
+#[cfg(target_os = "linux")]
+mod torture;
 mod wire;
 
 #[derive(Debug, Parser)]
@@ -60,6 +62,9 @@ enum Command {
     /// Watch the sizes of topics with a budget while partitions and topics are added under load
     #[cfg(target_os = "linux")]
     Retention(retention::Arguments),
+    /// Torture a cluster of real processes with clients of three libraries, and judge what all of them saw
+    #[cfg(target_os = "linux")]
+    Torture(torture::Arguments),
     /// Measure what requests cost, beside Apache Kafka and others
     Bench(bench::Arguments),
     /// Build the release binary with a profile of what a broker does
@@ -96,6 +101,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Full(arguments) => full::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::Retention(arguments) => retention::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Torture(arguments) => torture::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Pgo(arguments) => pgo::run(&arguments),
         Command::Measure(arguments) => measure::run(&arguments),
