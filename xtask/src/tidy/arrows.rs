@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &["types", "records"]),
     ("client", &["types", "records", "protocol"]),
     ("log", &["types", "records"]),
+    ("consensus", &["types", "records", "log"]),
     ("replica", &["types", "records", "log"]),
     ("metadata", &["types"]),
     ("group", &["types", "metadata"]),
