@@ -6,13 +6,20 @@ use std::collections::BTreeMap;
 
 use bytestring::ByteString;
 use ottla_protocol::messages::{
-    AlterPartitionReassignmentsRequest, ElectLeadersRequest, ListPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+    ListPartitionReassignmentsRequest,
     alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
+    describe_topic_partitions_request::{Cursor, TopicRequest},
     elect_leaders_request::TopicPartitions,
 };
 use ottla_types::{BrokerId, PartitionIndex};
 
-use crate::{Client, Error, Target, TopicPartition, admin::CHANGE_TIMEOUT_MS, error::check, nodes::brokers};
+use crate::{
+    Client, Error, Target, TopicPartition,
+    admin::CHANGE_TIMEOUT_MS,
+    error::{check, only},
+    nodes::brokers,
+};
 
 /// Which leader is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +140,35 @@ impl Client {
         let mut rows: Vec<_> = rows.collect();
         rows.sort_by(|a, b| a.at.cmp(&b.at));
         Ok(rows)
+    }
+
+    /// The replicas of each partition of a topic that are not in sync and yet known to have all that was acknowledged:
+    /// any of them may lead without a loss (KIP-966).
+    ///
+    /// # Errors
+    /// There is no such topic, or the brokers are too old to tell.
+    pub async fn eligible_leaders(&self, topic: &str) -> Result<BTreeMap<PartitionIndex, Vec<BrokerId>>, Error> {
+        let topics = vec![TopicRequest { name: topic.into() }];
+        let mut request = DescribeTopicPartitionsRequest { topics, cursor: None, ..Default::default() };
+        let mut eligible = BTreeMap::new();
+        loop {
+            let answer = self.request(Target::Any, &request).await?;
+            let described = only(answer.topics.first())?;
+            check(|| format!("topic {topic}"), described.error_code, None)?;
+            for row in &described.partitions {
+                let replicas = row.eligible_leader_replicas.as_deref().unwrap_or_default();
+                eligible.insert(PartitionIndex(row.partition_index), brokers(replicas));
+            }
+            // A page ends where the next one begins; one that does not move on would never end.
+            let next = answer.next_cursor.map(|next| (next.partition_index, next.topic_name));
+            let last = request.cursor.as_ref().map(|cursor| cursor.partition_index);
+            match next.filter(|(next, _)| last.is_none_or(|last| *next > last)) {
+                Some((partition_index, topic_name)) => {
+                    request.cursor = Some(Cursor { topic_name, partition_index });
+                }
+                None => return Ok(eligible),
+            }
+        }
     }
 
     /// Sorts results, and forgets what was known of the topics, which have changed.

@@ -10,11 +10,14 @@ use ottla_protocol::{
     ApiKey, ErrorCode,
     messages::{
         AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, DecommissionRequest,
-        DecommissionResponse, DescribeNodesResponse, ElectLeadersRequest, ElectLeadersResponse,
-        ListPartitionReassignmentsResponse, RebalanceRequest, RebalanceResponse, UnregisterBrokerRequest,
-        UnregisterBrokerResponse,
+        DecommissionResponse, DescribeNodesResponse, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+        ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsResponse, RebalanceRequest,
+        RebalanceResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
         alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse},
         describe_nodes_response::{Listener, Node},
+        describe_topic_partitions_response::{
+            Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+        },
         elect_leaders_response::{PartitionResult, ReplicaElectionResult},
         list_partition_reassignments_response::{OngoingPartitionReassignment, OngoingTopicReassignment},
         rebalance_response::Move,
@@ -144,6 +147,34 @@ fn nodes_are_emptied_evened_out_and_taken_out() {
         assert_eq!(client.rebalance(false).await.unwrap()[0].to.len(), 2);
         client.unregister_broker(BrokerId(3)).await.unwrap();
     });
+}
+
+#[test]
+fn eligible_leaders_come_in_pages() {
+    let (address, broker) = one(ApiKey::ALL, |asked| {
+        let request: DescribeTopicPartitionsRequest = asked.body();
+        let page = request.cursor.map_or(0, |cursor| cursor.partition_index);
+        let row = |index: i32| DescribeTopicPartitionsResponsePartition {
+            partition_index: index,
+            eligible_leader_replicas: if index == 0 { None } else { Some(vec![index]) },
+            ..Default::default()
+        };
+        let topic = DescribeTopicPartitionsResponseTopic {
+            name: Some("t".into()),
+            partitions: vec![row(page), row(page + 1)],
+            ..Default::default()
+        };
+        // The second page says that it goes on where it began, which ends it.
+        let next_cursor = Some(Cursor { topic_name: "t".into(), partition_index: 2 });
+        asked.with(&DescribeTopicPartitionsResponse { topics: vec![topic], next_cursor, ..Default::default() })
+    });
+    connect(&address, async |client| {
+        let eligible = client.eligible_leaders("t").await.unwrap();
+        let expected =
+            (0..4).map(|index| (PartitionIndex(index), if index == 0 { Vec::new() } else { vec![BrokerId(index)] }));
+        assert_eq!(eligible, expected.collect());
+    });
+    assert_eq!(broker.seen(ApiKey::DescribeTopicPartitions), 2);
 }
 
 #[test]
