@@ -30,6 +30,7 @@ Examples:
   echo 'hello' | ottla produce orders
   ottla consume orders                     print what is there
   ottla consume orders --from end --follow print what comes
+  ottla cluster status                     is all well?
 
 Commands other than serve speak Kafka's protocol and work against any Kafka-compatible broker.
 
@@ -60,6 +61,8 @@ enum Command {
     Consume(c::consume::ConsumeArgs),
     /// List, describe, reset and delete consumer groups
     Group(c::group::GroupArgs),
+    /// Look after a cluster: its nodes, and where partitions are and who leads them
+    Cluster(c::cluster::ClusterCommandArgs),
     /// Show and change the configs of topics, groups and brokers
     Config(c::config::ConfigArgs),
     /// Show what is in the files of a data directory
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Produce(args) => c::produce::run(args),
         Command::Consume(args) => c::consume::run(args),
         Command::Group(args) => c::group::run(args),
+        Command::Cluster(args) => c::cluster::run(args),
         Command::Config(args) => c::config::run(args),
         Command::Dump(args) => c::dump::run(&args),
         Command::Bench(args) => c::bench::run(&args),

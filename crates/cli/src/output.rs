@@ -21,8 +21,13 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// Writes the table to standard output. Numbers are aligned to the right.
+    /// Writes the table to standard output.
     pub(crate) fn print(&self) -> Result<(), Failure> {
+        print(&self.text())
+    }
+
+    /// The table, a line for each row. Numbers are aligned to the right.
+    pub(crate) fn text(&self) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
         let body = self.rows.get(1..).unwrap_or_default();
         let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
@@ -43,7 +48,7 @@ impl Table {
             text.push_str(line.trim_end());
             text.push('\n');
         }
-        print(&text)
+        text
     }
 }
 

@@ -64,12 +64,12 @@ enum GroupCommand {
 
 /// A topic on the command line: all of it, or the partitions behind a colon.
 #[derive(Clone, Debug)]
-struct Topic {
-    name: String,
-    partitions: Vec<PartitionIndex>,
+pub(super) struct Topic {
+    pub(super) name: String,
+    pub(super) partitions: Vec<PartitionIndex>,
 }
 
-fn topic(text: &str) -> Result<Topic, String> {
+pub(super) fn topic(text: &str) -> Result<Topic, String> {
     let Some((name, partitions)) = text.split_once(':') else {
         return Ok(Topic { name: text.to_owned(), partitions: Vec::new() });
     };

@@ -1,8 +1,16 @@
 //! `ottla topic`: create, list, describe, alter and delete topics.
+//!
+//! Not here: how many copies a topic has and where new ones go (`topic/replicas.rs`).
+
+mod replicas;
+
+use std::collections::HashMap;
 
 use clap::{Args, Subcommand};
-use ottla_client::{Client, ConfigChange, ConfigResource, ConfigSource, NewTopic, Position, TopicInfo};
-use ottla_types::BrokerId;
+use ottla_client::{
+    Client, ConfigChange, ConfigResource, ConfigSource, Found, NewTopic, Position, TopicInfo, TopicPartition,
+};
+use ottla_types::{BrokerId, PartitionIndex};
 use serde_json::json;
 
 use crate::{
@@ -18,6 +26,7 @@ Examples:
   ottla topic list
   ottla topic describe orders
   ottla topic alter orders --partitions 6 --set retention.bytes=1073741824 --unset retention.ms
+  ottla topic replicas orders --replication-factor 3   hold it on three nodes from now on
   ottla topic delete orders")]
 pub(crate) struct TopicArgs {
     #[command(subcommand)]
@@ -84,6 +93,9 @@ enum TopicCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Have topics held on more nodes, or on fewer
+    #[command(after_help = replicas::EXAMPLES)]
+    Replicas(replicas::ReplicasArgs),
     /// Delete topics and all their records
     Delete {
         #[command(flatten)]
@@ -143,6 +155,7 @@ pub(crate) fn run(args: TopicArgs) -> Result<(), Failure> {
                     },
                 )
             }
+            TopicCommand::Replicas(args) => replicas::run(args).await,
             TopicCommand::Delete { cluster, topics, if_exists } => {
                 let client = cluster.connect().await?;
                 for name in topics {
@@ -228,16 +241,13 @@ async fn describe(client: &Client, cluster: &ClusterArgs, name: &str) -> Result<
     let (_, topic) =
         described.ok_or_else(|| Failure::failed(format!("the cluster did not answer for topic {name}")))?;
     let topic = topic?;
-    let partitions = client.partitions_of(name, &[]).await?;
-    let wanted: Vec<_> =
-        partitions.iter().flat_map(|at| [(at.clone(), Position::Earliest), (at.clone(), Position::Latest)]).collect();
-    let offsets = client.list_offsets(&wanted).await?;
-    let offset = |number: usize| offsets.get(number).and_then(|found| found.offset).map_or(0, |offset| offset.0);
+    let offsets = offsets(client, &topic).await?;
     let configs = client.describe_configs(&ConfigResource::Topic(name.to_owned()), None).await?;
     let configs: Vec<_> = configs.iter().filter(|config| config.source == ConfigSource::Topic).collect();
     let ids = |brokers: &[BrokerId]| brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     if cluster.json {
-        let rows = topic.partitions.iter().enumerate().map(|(number, partition)| {
+        let rows = topic.partitions.iter().map(|partition| {
+            let offsets = offsets.get(&partition.index);
             json!({
                 "partition": partition.index.0,
                 "leader": partition.leader.map(|id| id.0),
@@ -245,8 +255,8 @@ async fn describe(client: &Client, cluster: &ClusterArgs, name: &str) -> Result<
                 "replicas": partition.replicas.iter().map(|id| id.0).collect::<Vec<_>>(),
                 "isr": partition.isr.iter().map(|id| id.0).collect::<Vec<_>>(),
                 "offline": partition.offline.iter().map(|id| id.0).collect::<Vec<_>>(),
-                "start": offset(2 * number),
-                "end": offset(2 * number + 1),
+                "start": offsets.map(|(start, _)| start),
+                "end": offsets.map(|(_, end)| end),
             })
         });
         let configs: serde_json::Map<_, _> =
@@ -265,16 +275,33 @@ async fn describe(client: &Client, cluster: &ClusterArgs, name: &str) -> Result<
     }
     output::print(&head)?;
     let mut table = Table::new(&["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", "START", "END"]);
-    for (number, partition) in topic.partitions.iter().enumerate() {
+    for partition in &topic.partitions {
+        let offsets = offsets.get(&partition.index);
+        let or_dash = |offset: Option<&i64>| offset.map_or_else(|| "-".to_owned(), ToString::to_string);
         table.row([
             partition.index.to_string(),
             partition.leader.map_or("none".to_owned(), |id| id.to_string()),
             partition.leader_epoch.to_string(),
             ids(&partition.replicas),
             ids(&partition.isr),
-            offset(2 * number).to_string(),
-            offset(2 * number + 1).to_string(),
+            or_dash(offsets.map(|(start, _)| start)),
+            or_dash(offsets.map(|(_, end)| end)),
         ]);
     }
     table.print()
+}
+
+/// Where the partitions that have a leader begin and end.
+async fn offsets(client: &Client, topic: &TopicInfo) -> Result<HashMap<PartitionIndex, (i64, i64)>, Failure> {
+    let led = topic.partitions.iter().filter(|partition| partition.leader.is_some());
+    let led: Vec<_> = led.map(|partition| TopicPartition::new(&topic.name, partition.index)).collect();
+    let wanted: Vec<_> =
+        led.iter().flat_map(|at| [(at.clone(), Position::Earliest), (at.clone(), Position::Latest)]).collect();
+    let found = client.list_offsets(&wanted).await?;
+    let offset = |found: &Found| found.offset.map_or(0, |offset| offset.0);
+    let offsets = led.iter().zip(found.chunks_exact(2)).filter_map(|(at, found)| match found {
+        [start, end] => Some((at.partition, (offset(start), offset(end)))),
+        _ => None,
+    });
+    Ok(offsets.collect())
 }
