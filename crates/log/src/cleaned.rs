@@ -11,6 +11,7 @@ use ottla_types::{Offset, Timestamp};
 use crate::{
     checked_file,
     disk::Disk,
+    log::Shared,
     segment::{CLEANED, Files, INDEX, LOG},
 };
 
@@ -54,7 +55,7 @@ impl CleanMark {
     }
 
     /// Puts it in place of the older one. The directory is the caller's to sync.
-    pub(crate) fn write(&self, files: &Files) -> io::Result<()> {
+    fn write(&self, files: &Files) -> io::Result<()> {
         checked_file::write(files.disk.as_ref(), &files.dir.join(FILE), &self.encode())
     }
 
@@ -82,6 +83,20 @@ impl CleanMark {
     /// What is still true of a log that ends at `end`.
     pub(crate) fn cut(self, end: Offset) -> CleanMark {
         CleanMark { clean_to: self.clean_to.min(end), holes_below: self.holes_below.min(end), ..self }
+    }
+}
+
+impl Shared {
+    /// Changes what the file says; the directory is the caller's to sync. Compaction and the sync of a copy both do, each
+    /// its own part and one at a time.
+    pub(crate) fn change_cleaned(&self, change: impl FnOnce(CleanMark) -> CleanMark) -> io::Result<()> {
+        let mut mark = self.cleaned.lock();
+        let next = change(*mark);
+        if next != *mark {
+            next.write(&self.files)?;
+            *mark = next;
+        }
+        Ok(())
     }
 }
 

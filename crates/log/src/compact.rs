@@ -205,9 +205,8 @@ impl Log {
 impl CleanPlan {
     /// Does it. Whatever ends it early leaves the log as it was, or cleaned up to some segment.
     pub fn run(&self, settings: &CleanSettings, leave: Leave<'_>, locked: Locked<'_>) -> Result<Cleaned, CleanError> {
-        let mut mark = *self.shared.cleaned.lock();
         let start = LogReader { shared: Arc::clone(&self.shared) }.start_offset();
-        let clean_to = mark.clean_to.max(start);
+        let clean_to = self.shared.cleaned.lock().clean_to.max(start);
         let (segments, _) = self.shared.cleanable(self.below, clean_to, settings.now, settings.min_lag_ms)?;
         let Some(last) = segments.last() else { return Ok(Cleaned { clean_to, ..Cleaned::default() }) };
         let end = last.end().offset.max(clean_to);
@@ -225,13 +224,12 @@ impl CleanPlan {
             pass.done.before += group.iter().map(|segment| segment.end().position).sum::<u64>();
             pass.done.after += output.len();
             if output.is_worth_it(group) {
-                self.replace(&output.finish(group)?, &mut mark, locked)?;
+                self.replace(&output.finish(group)?, locked)?;
             }
         }
-        (mark.clean_to, mark.horizon) = (pass.end, pass.horizon);
-        let done = Cleaned { clean_to: pass.end, ..pass.done };
+        let (done, horizon) = (Cleaned { clean_to: pass.end, ..pass.done }, pass.horizon);
         drop(pass);
-        self.store_mark(mark, locked)?;
+        self.store_mark(done.clean_to, horizon, locked)?;
         Ok(done)
     }
 }

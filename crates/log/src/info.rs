@@ -41,6 +41,11 @@ impl Log {
         self.shared.segments.load().iter().map(info).collect()
     }
 
+    /// Whether there is no batch, not even below the start.
+    pub fn is_empty(&self) -> bool {
+        self.size_in_bytes() == 0
+    }
+
     /// Bytes of all segments.
     pub fn size_in_bytes(&self) -> u64 {
         self.shared.segments.load().iter().map(|segment| segment.end().position).sum()

@@ -13,8 +13,8 @@
 //! Not here: who leads, what is acknowledged, which segments are too old (`ottla-replica`, `ottla-node`), and what the
 //! bytes of a batch mean (`ottla-records`).
 //!
-//! Reading order: `disk`, `segment`, `log`, `sync`, `recover`, `reader`, `compact`; beside them `index`, `epochs`,
-//! `producers`.
+//! Reading order: `disk`, `segment`, `log`, `follower`, `sync`, `recover`, `reader`, `compact`; beside them `index`,
+//! `epochs`, `producers`.
 
 pub mod checked_file;
 mod cleaned;
@@ -23,6 +23,7 @@ mod config;
 mod disk;
 mod epochs;
 mod error;
+mod follower;
 mod index;
 mod info;
 mod key_map;

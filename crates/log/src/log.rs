@@ -1,8 +1,10 @@
-//! The writer of one partition's log: append, roll, trim, truncate.
+//! The writer of one partition's log: append, roll, trim.
 //!
 //! [`Log`] is the only one that changes the files and is owned under the partition's lock; no call here waits for a
-//! sync. What makes data durable is in `sync.rs`, what a start finds is read by `recover.rs`, readers are in
-//! `reader.rs`. Invariant of it all: `start <= recovery point <= durable end <= end`, and readers never see past end.
+//! sync, but in two rare places where the next write must not reach the disk before the last: behind a cut, and when a
+//! log rolls that was never synced. What a follower does beside (copy, cut, begin anew) is in `follower.rs`, what makes
+//! data durable in `sync.rs`, what a start finds is read by `recover.rs`, readers are in `reader.rs`. Invariant of it
+//! all: `recovery point <= durable end <= end`, and readers never see past end.
 
 use std::{
     io::{self, IoSlice},
@@ -14,7 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use ottla_records::{BatchError, BatchHeader, crc_matches, split, stored_head};
+use ottla_records::{BatchHeader, stored_head};
 use ottla_types::{LeaderEpoch, Offset, Timestamp};
 use parking_lot::{Condvar, Mutex};
 
@@ -23,7 +25,7 @@ use crate::{
     config::LogConfig,
     disk::{DiskFile, is_out_of_files, is_out_of_room, read_exact_at},
     epochs::EpochHistory,
-    error::{AppendError, TruncateError},
+    error::AppendError,
     index::{self, ENTRY_BYTES, IndexEntry},
     producers::Producers,
     reader::LogReader,
@@ -61,7 +63,7 @@ pub struct StoredBatch {
     pub epoch: LeaderEpoch,
 }
 
-/// Where an append went. The batches follow each other without a gap.
+/// Where an append went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// The offset of the first record.
@@ -105,8 +107,18 @@ pub struct Log {
     pub(crate) producers: Producers,
     pub(crate) durable: LogPosition,
     pub(crate) recovery: RecoveryMark,
+    /// What a stored checkpoint may say: the latest recovery point at or below `committed`.
+    pub(crate) stable: RecoveryMark,
+    /// Where the start began to read, until it is known what is committed.
+    pub(crate) opened: RecoveryMark,
+    /// Nothing below is ever cut; see [`Log::set_committed`].
+    pub(crate) committed: Offset,
     pub(crate) unsynced: Unsynced,
     pub(crate) syncing: bool,
+    /// The log was cut, and no sync has covered that.
+    pub(crate) cutting: bool,
+    /// The name of the first segment is durable.
+    pub(crate) named: bool,
     pub(crate) failed: Option<Arc<str>>,
     pub(crate) retired: Retired,
     /// Compaction is replacing files: whatever else would rename or cut some has to wait.
@@ -132,6 +144,24 @@ pub(crate) struct Active {
     pub(crate) pending: Vec<IndexEntry>,
     /// Entries that are; `None` until the file has been looked at.
     pub(crate) written_entries: Option<u32>,
+}
+
+/// Where the batches of an append go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placing {
+    /// One behind the other: a leader gives them their offsets.
+    Next,
+    /// Where their headers say, at or after the end: a follower keeps the offsets, and the holes between them.
+    Kept,
+}
+
+impl Placing {
+    fn base(self, header: &BatchHeader, end: Offset) -> Offset {
+        match self {
+            Placing::Next => end,
+            Placing::Kept => header.base_offset,
+        }
+    }
 }
 
 /// Batches of one append that go into one segment.
@@ -202,13 +232,23 @@ impl Log {
     ///
     /// One write per segment, and one segment but for a roll. State changes only once the bytes are in (L2).
     pub fn append(&mut self, batches: &[StoredBatch], now: Timestamp) -> Result<Appended, AppendError> {
+        self.append_placed(batches, Placing::Next, now)
+    }
+
+    pub(crate) fn append_placed(
+        &mut self,
+        batches: &[StoredBatch],
+        placing: Placing,
+        now: Timestamp,
+    ) -> Result<Appended, AppendError> {
         self.check_in_service()?;
+        self.settle_cut()?;
         self.producers.observe(now);
         let first = self.end().offset;
         self.settle_index();
-        let runs = self.plan(batches)?;
+        let runs = self.plan(batches, placing)?;
         for done in 0..runs.len() {
-            if let Err(error) = self.write_run(&runs[done], batches) {
+            if let Err(error) = self.write_run(&runs[done], batches, placing) {
                 let bytes = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
                 return Err(self.undo(&runs[..=done], bytes, &error));
             }
@@ -219,8 +259,12 @@ impl Log {
             }
             let (mut offset, mut position) = (run.first, run.at);
             for batch in &batches[run.batches] {
-                self.take_in(&batch.header, batch.epoch, offset, position);
-                offset = Offset(offset.0 + i64::from(batch.header.last_offset_delta) + 1);
+                let base = placing.base(&batch.header, offset);
+                if base > offset {
+                    self.unsynced.holes_below = base;
+                }
+                self.take_in(&batch.header, batch.epoch, base, position);
+                offset = Offset(base.0 + i64::from(batch.header.last_offset_delta) + 1);
                 position += batch.bytes.len() as u64;
             }
             self.unsynced.bytes += run.end.position - run.at;
@@ -231,32 +275,8 @@ impl Log {
         Ok(Appended { first, end: self.end() })
     }
 
-    /// Appends what a leader's log has next, all or none: the follower's way. `records` are whole batches as a Fetch
-    /// brought them, perhaps with the beginning of one more, which is left to the next Fetch.
-    ///
-    /// They are stored byte for byte, with their offsets and epochs, and producers take them in unasked (P3). Refused
-    /// are batches that are not whole, whose checksum is wrong, that do not begin where the log ends, or whose epoch is
-    /// below the latest (L1). Where compaction has left a gap in the leader's log, that is refused too.
-    pub fn append_as_follower(&mut self, records: &Bytes, now: Timestamp) -> Result<Appended, AppendError> {
-        let mut batches = Vec::new();
-        let mut end = self.end().offset;
-        let mut latest = self.shared.epochs.load().latest().unwrap_or(LeaderEpoch::NONE);
-        for batch in split(records) {
-            let (header, bytes) = match batch {
-                Err(BatchError::Truncated { .. }) if !batches.is_empty() => break,
-                batch => batch.map_err(|error| AppendError::Foreign(error.to_string().into()))?,
-            };
-            if let Some(fault) = fault_of_copy(&header, &bytes, end, latest) {
-                return Err(AppendError::Foreign(fault.into()));
-            }
-            (end, latest) = (header.next_offset(), header.leader_epoch);
-            batches.push(StoredBatch { header, bytes, epoch: latest });
-        }
-        self.append(&batches, now)
-    }
-
     /// Which batches go where. Changes nothing.
-    fn plan(&mut self, batches: &[StoredBatch]) -> Result<Vec<Run>, AppendError> {
+    fn plan(&mut self, batches: &[StoredBatch], placing: Placing) -> Result<Vec<Run>, AppendError> {
         let mut end = self.active.segment.end();
         let mut runs = Vec::with_capacity(1);
         let mut run = Run { segment: None, batches: 0..0, first: end.offset, at: end.position, end };
@@ -266,8 +286,12 @@ impl Log {
             Err(error) if is_out_of_files(&error) => return Err(AppendError::NoFiles),
             Err(error) => return Err(self.fail(format!("reading the first batch of the segment: {error}"))),
         };
-        let largest = self.batch_bytes_max();
-        let full = largest.min(self.config.roll_bytes);
+        let full = self.batch_bytes_max().min(self.config.roll_bytes);
+        // What a leader has taken its followers take, whatever their settings are by now.
+        let largest = match placing {
+            Placing::Next => self.batch_bytes_max(),
+            Placing::Kept => SEGMENT_BYTES_MAX,
+        };
         let entries = self.active.pending.len() as u64 + u64::from(self.active.written_entries.unwrap_or(0));
         let mut index_full = (entries + 1) * ENTRY_BYTES as u64 > u64::from(self.config.segment_index_bytes);
         for (number, batch) in batches.iter().enumerate() {
@@ -278,7 +302,8 @@ impl Log {
             if size > largest {
                 return Err(AppendError::TooLarge { size, limit: largest });
             }
-            let next = end.offset.checked_add(i64::from(batch.header.last_offset_delta) + 1);
+            let at = placing.base(&batch.header, end.offset);
+            let next = at.checked_add(i64::from(batch.header.last_offset_delta) + 1);
             let next = next.ok_or(AppendError::Impossible("its offsets would pass the largest"))?;
             let age = first_timestamp.map_or(0, |first| batch.header.max_timestamp.0.saturating_sub(first.0));
             let rolls = end.position > 0
@@ -287,11 +312,16 @@ impl Log {
                     || index_full
                     || next.0 - base.0 > i64::from(i32::MAX));
             if rolls {
-                let segment = Some(Arc::new(Segment::empty(end.offset)));
+                // The file's name is the offset of its first batch. What is missing before it is missing at the end of
+                // the segment before, as where compaction took the last records of one.
+                let segment = Some(Arc::new(Segment::empty(at)));
                 end.position = 0;
                 let next_run = Run { segment, batches: number..number, first: end.offset, at: 0, end };
                 runs.push(std::mem::replace(&mut run, next_run));
-                (base, first_timestamp, index_full) = (end.offset, None, false);
+                (base, first_timestamp, index_full) = (at, None, false);
+            }
+            if next.0 - base.0 > i64::from(u32::MAX) {
+                return Err(AppendError::Impossible("it lies too far behind the beginning of its segment"));
             }
             first_timestamp.get_or_insert(batch.header.max_timestamp);
             end = SegmentEnd { offset: next, position: end.position + size };
@@ -303,14 +333,14 @@ impl Log {
     }
 
     /// Writes the bytes of one run, in one call.
-    fn write_run(&mut self, run: &Run, batches: &[StoredBatch]) -> io::Result<()> {
+    fn write_run(&mut self, run: &Run, batches: &[StoredBatch], placing: Placing) -> io::Result<()> {
         if run.batches.is_empty() {
             return Ok(());
         }
-        let files = &self.shared.files;
         let file = match &run.segment {
             Some(segment) => {
-                let file = segment.create_log_file(files)?;
+                self.name_first()?;
+                let file = segment.create_log_file(&self.shared.files)?;
                 if let Err(error) = file.reserve(0, run.end.position)
                     && error.kind() != io::ErrorKind::Unsupported
                 {
@@ -319,14 +349,15 @@ impl Log {
                 file
             }
             None if self.active.created => {
-                let file = self.active.segment.log_file(files)?;
+                let file = self.active.segment.log_file(&self.shared.files)?;
                 self.active.reserve(file.as_ref(), run.end.position, &self.config)?;
                 file
             }
             None => {
-                let file = self.active.segment.create_log_file(files)?;
+                let file = self.active.segment.create_log_file(&self.shared.files)?;
                 self.active.created = true;
                 self.unsynced.names = true;
+                self.named = false;
                 self.active.reserve(file.as_ref(), run.end.position, &self.config)?;
                 file
             }
@@ -334,8 +365,9 @@ impl Log {
         let mut heads = Vec::with_capacity(run.batches.len());
         let mut offset = run.first;
         for batch in &batches[run.batches.clone()] {
-            heads.push(stored_head(&batch.header, offset, batch.epoch));
-            offset = Offset(offset.0 + i64::from(batch.header.last_offset_delta) + 1);
+            let base = placing.base(&batch.header, offset);
+            heads.push(stored_head(&batch.header, base, batch.epoch));
+            offset = Offset(base.0 + i64::from(batch.header.last_offset_delta) + 1);
         }
         let mut slices = Vec::with_capacity(heads.len() * 2);
         for (head, batch) in heads.iter().zip(&batches[run.batches.clone()]) {
@@ -343,6 +375,16 @@ impl Log {
             slices.push(IoSlice::new(&batch.bytes[head.len()..]));
         }
         file.write_vectored_at(&slices, run.at)
+    }
+
+    /// A power cut that took the first segment's name and left the second's would leave a log that seems to start there;
+    /// of any later one the gap tells. Waits for the disk if a log rolls before its first sync.
+    fn name_first(&mut self) -> io::Result<()> {
+        if !self.named {
+            self.shared.files.disk.sync_dir(&self.shared.files.dir)?;
+            self.named = true;
+        }
+        Ok(())
     }
 
     /// Takes back what a failed append left: files it created, bytes past the end.
@@ -471,7 +513,7 @@ impl Log {
         }
         self.settle_index();
         let segment = Arc::new(Segment::empty(end.offset));
-        match segment.create_log_file(&self.shared.files) {
+        match self.name_first().and_then(|()| segment.create_log_file(&self.shared.files)) {
             Ok(_) => self.activate(segment),
             Err(error) if is_out_of_room(&error) => return Err(AppendError::NoSpace { bytes: 0 }),
             Err(error) if is_out_of_files(&error) => return Err(AppendError::NoFiles),
@@ -529,25 +571,6 @@ impl Log {
             self.retire_dead();
         }
         Ok(())
-    }
-
-    /// Cuts the log so that it ends at `to` or, where a batch spans it, before that batch (E8). Producers and epochs
-    /// are rebuilt to the new end. A checkpoint stored before that lies above the new end must be replaced before the
-    /// machine may fail: it would call the cut damage. Never below the high watermark (E9): that is the caller's rule.
-    pub fn truncate(&mut self, to: Offset) -> Result<(), TruncateError> {
-        self.check_in_service()?;
-        if self.syncing || self.replacing {
-            return Err(TruncateError::Busy);
-        }
-        // Cleans the history even where nothing is cut (E4).
-        self.change_epochs(|epochs| epochs.truncate(to));
-        if to >= self.end().offset {
-            return Ok(());
-        }
-        match self.cut(to) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.fail(format!("truncating failed: {error}")).into()),
-        }
     }
 
     /// The largest batch that an append takes, in bytes: what fits a segment.
@@ -630,16 +653,4 @@ impl Log {
             self.shared.moved.1.notify_all();
         }
     }
-}
-
-/// Why a batch cannot follow in a copy that ends at `end` and whose latest epoch is `latest`.
-fn fault_of_copy(header: &BatchHeader, batch: &[u8], end: Offset, latest: LeaderEpoch) -> Option<String> {
-    let (base, epoch) = (header.base_offset, header.leader_epoch);
-    if base != end {
-        return Some(format!("a batch begins at {base}, and the log ends at {end}"));
-    }
-    if epoch < latest {
-        return Some(format!("the batch at {base} is of epoch {epoch}, the log's latest is {latest}"));
-    }
-    (!crc_matches(batch)).then(|| format!("the checksum of the batch at offset {base} is wrong"))
 }

@@ -25,7 +25,7 @@ use crate::{
     config::LogConfig,
     disk::Disk,
     epochs::EpochHistory,
-    error::{Damage, OpenError},
+    error::{Damage, OpenError, TruncateError},
     index,
     log::{Active, Log, LogPosition, Shared},
     producers::Producers,
@@ -137,6 +137,7 @@ impl Log {
         let (segments, new) = match segments {
             segments if segments.is_empty() => {
                 let base = checkpoint.as_ref().map_or(Offset::ZERO, |checkpoint| checkpoint.log_start);
+                let base = base.max(durable_start);
                 (vec![Arc::new(Segment::empty(base))], true)
             }
             segments => (segments, false),
@@ -163,15 +164,29 @@ impl Log {
             producers: Producers::default(),
             durable: point,
             recovery: mark,
+            stable: mark,
+            opened: RecoveryMark::START,
+            committed: Offset(i64::MAX),
             unsynced,
             syncing: false,
+            cutting: false,
+            named: synced,
             failed: None,
             retired,
             replacing: false,
             cuts: 0,
         };
         log.producers.observe(now);
-        let recovered = log.recover(stored.map(|(epochs, _)| epochs), checkpoint, new)?;
+        let mut recovered = log.recover(stored.map(|(epochs, _)| epochs), checkpoint, new)?;
+        if recovered.damaged.is_none() && log.end().offset < durable_start {
+            // It was to begin anew there, and nothing of that is left but the file that says so. Offsets below are used.
+            recovered.truncated_bytes += log.size_in_bytes();
+            log.reset_to(durable_start).map_err(|error| match error {
+                TruncateError::Append(error) => OpenError::Append(error),
+                busy @ TruncateError::Busy => failed(io::Error::other(busy)),
+            })?;
+            log.sync_recovered()?;
+        }
         let mut cleaned = log.shared.cleaned.lock();
         *cleaned = cleaned.cut(log.end().offset);
         drop(cleaned);
@@ -188,17 +203,26 @@ impl Log {
         let checkpoint = checkpoint.unwrap_or_default();
         let segments = self.shared.segments.load_full();
         let mut from = checkpoint.recovery_point;
-        if from.segment < segments[0].base || !had_checkpoint {
+        let first = LogPosition { offset: segments[0].base, segment: segments[0].base, position: 0 };
+        if from.segment < first.segment || !had_checkpoint {
             // Retention has moved on since, or nothing is known: begin with what is there.
-            from = LogPosition { offset: segments[0].base, segment: segments[0].base, position: 0 };
+            from = first;
         }
-        let Ok(at) = segments.binary_search_by_key(&from.segment, |segment| segment.base) else {
-            return Ok(self.damaged(from, from.segment, 0, "the segment of the recovery point is missing"));
+        // Nothing below the log's start can be lost any more.
+        let high_watermark = match checkpoint.high_watermark {
+            below if below <= self.retired.durable_start => Offset::ZERO,
+            above => above,
+        };
+        let found = |at: &usize| segments[*at].end().position >= from.position;
+        let at = match segments.binary_search_by_key(&from.segment, |segment| segment.base).ok().filter(found) {
+            Some(at) => at,
+            None if high_watermark == Offset::ZERO => {
+                from = first;
+                0
+            }
+            None => return Ok(self.damaged(from, from.segment, 0, "what was synced is missing")),
         };
         let len = segments[at].end().position;
-        if len < from.position {
-            return Ok(self.damaged(from, from.segment, len, "the file is shorter than what was synced"));
-        }
         self.load_epochs(epochs, &segments, from).map_err(|error| self.io(error))?;
         let usable = if had_checkpoint && from == checkpoint.recovery_point { Some(&checkpoint) } else { None };
         let producers_known = self.load_producers_at(from, usable).map_err(|error| self.io(error))?;
@@ -213,24 +237,24 @@ impl Log {
             if !producers_known {
                 self.replay_producers(from.offset).map_err(|error| self.io(error))?;
             }
-            self.recovery = RecoveryMark {
-                point: from,
-                producers: checkpoint.producers,
-                largest_timestamp: checkpoint.largest_timestamp,
-            };
-            return match checkpoint.high_watermark > from.offset {
+            self.forget_epochs_after(from.offset);
+            self.recovery = RecoveryMark::of(&checkpoint);
+            self.stable = self.recovery;
+            return match high_watermark > from.offset {
                 true => Ok(self.damaged(from, from.segment, len, "the file ends before what was synced")),
                 false => Ok(Recovered::default()),
             };
         }
         if new {
-            return match from.offset > self.start() || checkpoint.high_watermark > from.offset {
+            self.forget_epochs_after(from.offset);
+            return match from.offset > self.start() || high_watermark > from.offset {
                 true => Ok(self.damaged(from, from.segment, 0, "the files are gone")),
                 false => Ok(Recovered::default()),
             };
         }
+        self.opened = usable.map_or(RecoveryMark::START, RecoveryMark::of);
         let walked = self.walk(&segments, at, from, &checkpoint).map_err(|error| self.io(error))?;
-        if walked.end.offset < checkpoint.high_watermark {
+        if walked.end.offset < high_watermark {
             let reason = walked.fault.unwrap_or_else(|| "the log ends before what was synced".into());
             let mut recovered = self.damaged(walked.end, walked.end.segment, walked.end.position, &reason);
             recovered.scanned_bytes = walked.scanned;
@@ -241,7 +265,7 @@ impl Log {
             self.replay_producers(walked.end.offset).map_err(|error| self.io(error))?;
         }
         self.drop_snapshots_after(walked.end.offset).map_err(|error| self.io(error))?;
-        self.change_epochs(|epochs| epochs.truncate(Offset(walked.end.offset.0.saturating_add(1))));
+        self.forget_epochs_after(walked.end.offset);
         let start = self.start().min(walked.end.offset);
         self.shared.start.store(start.0, std::sync::atomic::Ordering::Release);
         // What was read may never have been synced.
@@ -249,6 +273,11 @@ impl Log {
         self.unsynced.names = true;
         self.unsynced.checkpoint = true;
         self.unsynced.producers = true;
+        self.sync_recovered()?;
+        Ok(Recovered { scanned_bytes: walked.scanned, truncated_bytes, damaged: None })
+    }
+
+    fn sync_recovered(&mut self) -> Result<(), OpenError> {
         if let Some(plan) = self.begin_sync() {
             let result = plan.run();
             self.complete_sync(plan, result)?;
@@ -256,7 +285,7 @@ impl Log {
                 return Err(self.io(io::Error::other("no file descriptor to sync what was recovered with")));
             }
         }
-        Ok(Recovered { scanned_bytes: walked.scanned, truncated_bytes, damaged: None })
+        Ok(())
     }
 
     /// Checks every batch from a position on and takes it in. Leaves the last segment with a good batch active.
@@ -293,6 +322,7 @@ impl Log {
                 if let Some(fault) = fault_of(&header, &batch, end.offset, holes_below) {
                     break Some(fault);
                 }
+                self.believe_epoch(&header);
                 self.take_in(&header, header.leader_epoch, header.base_offset, end.position);
                 scanned += batch.len() as u64;
                 end.offset = header.next_offset();
@@ -311,8 +341,26 @@ impl Log {
         Ok(Walked { end, scanned, fault: None })
     }
 
+    /// A file of epochs may have outlived the batches it speaks of. One that begins at the end may be true (E1).
+    fn forget_epochs_after(&mut self, end: Offset) {
+        self.change_epochs(|epochs| epochs.truncate(Offset(end.0.saturating_add(1))));
+    }
+
+    /// A file of epochs may be older than the batches, from before a cut: what it says against them goes.
+    fn believe_epoch(&mut self, header: &BatchHeader) {
+        let (epoch, last) = (header.leader_epoch, header.last_offset());
+        if self.shared.epochs.load().epoch_at(last).is_some_and(|known| known > epoch) {
+            self.change_epochs(|epochs| epochs.drop_above(epoch, last));
+        }
+    }
+
     /// Prepares the segment of the recovery point to take in more: its index is kept as far as it is durable.
-    fn begin_walk(&mut self, segment: &Arc<Segment>, from: LogPosition, checkpoint: &Checkpoint) -> io::Result<()> {
+    pub(crate) fn begin_walk(
+        &mut self,
+        segment: &Arc<Segment>,
+        from: LogPosition,
+        checkpoint: &Checkpoint,
+    ) -> io::Result<()> {
         let files = &self.shared.files;
         let mut entries = Vec::new();
         if let Ok(file) = segment.index_file(files)
@@ -372,15 +420,6 @@ impl Log {
         list.retain(|segment| segment.base <= end.segment);
         self.shared.segments.store(Arc::new(list));
         Ok(dropped)
-    }
-
-    fn drop_snapshots_after(&mut self, end: Offset) -> io::Result<()> {
-        let files = &self.shared.files;
-        for offset in self.retired.snapshots.iter().filter(|offset| **offset > end) {
-            files.disk.remove(&files.path(*offset, PRODUCERS))?;
-        }
-        self.retired.snapshots.retain(|offset| *offset <= end);
-        Ok(())
     }
 
     /// The epoch history as the file has it, or from the batches below the recovery point if it is not whole.
@@ -469,71 +508,6 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the log at `end` with new files as of now; the caller checked that it may. For `Log::truncate`.
-    pub(crate) fn cut(&mut self, to: Offset) -> io::Result<()> {
-        self.cuts += 1;
-        self.uncleaned_from(to)?;
-        let segments = self.shared.segments.load_full();
-        let after = segments.partition_point(|segment| segment.base <= to);
-        let Some(at) = after.checked_sub(1).filter(|_| to > self.start()) else {
-            return self.cut_all(&segments, to);
-        };
-        let segment = &segments[at];
-        let end = segment.end();
-        let found = segment.locate(&self.shared.files, to, end.position).map_err(into_io)?;
-        let (offset, position) =
-            found.map_or((to, end.position), |(position, header)| (header.base_offset.min(to), position));
-        let end = LogPosition { offset, segment: segment.base, position };
-        for later in &segments[at + 1..] {
-            self.retire(later.base);
-        }
-        let largest = segment.largest_timestamp_below(&self.shared.files, position).map_err(into_io)?;
-        // A new one in place of the old: readers that hold the old keep their own idea of its end.
-        let end_of = SegmentEnd { offset, position };
-        let shorter = Arc::new(Segment::new(segment.base, end_of, Some(largest), false));
-        let checkpoint = Checkpoint { recovery_point: end, largest_timestamp: largest, ..Checkpoint::default() };
-        self.begin_walk(&shorter, end, &checkpoint)?;
-        self.active.segment.log_file(&self.shared.files)?.truncate(position)?;
-        let kept = segments[..at].iter().cloned().chain([shorter]).collect();
-        self.finish_cut(kept, end)
-    }
-
-    /// What compaction has done above `to` is not to be taken for done to what comes there next.
-    fn uncleaned_from(&mut self, to: Offset) -> io::Result<()> {
-        let mut mark = self.shared.cleaned.lock();
-        if mark.cut(to) != *mark {
-            let cut = CleanMark { replacing: None, ..mark.cut(to) };
-            cut.write(&self.shared.files)?;
-            *mark = cut;
-        }
-        Ok(())
-    }
-
-    /// Nothing is left: the log begins anew at `to`.
-    fn cut_all(&mut self, segments: &[Arc<Segment>], to: Offset) -> io::Result<()> {
-        for segment in segments {
-            self.retire(segment.base);
-        }
-        let segment = Arc::new(Segment::empty(to));
-        segment.create_log_file(&self.shared.files)?;
-        self.active = Active::empty(Arc::clone(&segment), true);
-        self.shared.start.store(to.0, std::sync::atomic::Ordering::Release);
-        self.finish_cut(vec![segment], LogPosition { offset: to, segment: to, position: 0 })
-    }
-
-    fn finish_cut(&mut self, kept: Vec<Arc<Segment>>, end: LogPosition) -> io::Result<()> {
-        self.unsynced.sealed.retain(|segment| kept.iter().any(|kept| Arc::ptr_eq(kept, segment)));
-        self.shared.segments.store(Arc::new(kept));
-        self.drop_snapshots_after(end.offset)?;
-        self.replay_producers(end.offset)?;
-        self.durable = self.durable.min(end);
-        self.recovery = RecoveryMark { point: self.recovery.point.min(end), ..self.recovery };
-        self.unsynced.cut = true;
-        self.unsynced.names = true;
-        self.unsynced.checkpoint = true;
-        Ok(())
-    }
-
     fn damaged(&mut self, end: LogPosition, segment: Offset, position: u64, reason: &str) -> Recovered {
         let damage = Damage { from: end.offset, segment, position, reason: reason.into() };
         self.fail(format!("damaged at {damage}"));
@@ -562,7 +536,7 @@ fn read_epochs(files: &Files) -> io::Result<Option<(EpochHistory, Offset)>> {
     Ok(EpochHistory::decode(&files.disk.read(&files.dir.join(EPOCHS_FILE))?))
 }
 
-fn into_io(error: ScanError) -> io::Error {
+pub(crate) fn into_io(error: ScanError) -> io::Error {
     match error {
         ScanError::Io(error) => error,
         invalid => io::Error::new(io::ErrorKind::InvalidData, invalid),

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use ottla_types::Offset;
+use ottla_types::{Offset, Timestamp};
 
 use crate::{
     cleaned::{CleanMark, finish_replacing},
@@ -28,20 +28,14 @@ pub(crate) struct Replacement {
 impl CleanPlan {
     /// Does it. After an error the log is as it was or, if the files can't get their names, goes on with the new
     /// segment and lets the next start finish.
-    pub(crate) fn replace(
-        &self,
-        replacement: &Replacement,
-        mark: &mut CleanMark,
-        locked: Locked<'_>,
-    ) -> Result<(), CleanError> {
+    pub(crate) fn replace(&self, replacement: &Replacement, locked: Locked<'_>) -> Result<(), CleanError> {
         let files = &self.shared.files;
         let (from, to) = (replacement.segment.base, replacement.segment.end().offset);
         if let Err(stopped) = self.begin(locked) {
             discard(files, from);
             return Err(stopped);
         }
-        let next = CleanMark { holes_below: mark.holes_below.max(to), replacing: Some((from, to)), ..*mark };
-        if let Err(error) = self.prepare(replacement, next) {
+        if let Err(error) = self.prepare(replacement) {
             if !matches!(error, CleanError::Sync(_)) {
                 discard(files, from);
                 replacement.sources.iter().for_each(|source| source.attach());
@@ -49,38 +43,47 @@ impl CleanPlan {
             }
             return Err(error);
         }
-        *mark = next;
-        *self.shared.cleaned.lock() = next;
         sync_names(files)?;
         locked(&mut |log| log.install(replacement));
         finish_replacing(files, from, to)?;
         replacement.segment.attach();
         sync_names(files)?;
-        mark.replacing = None;
         self.end(locked);
         Ok(())
     }
 
     /// Everything up to the file that makes it hold. After an error it does not.
-    fn prepare(&self, replacement: &Replacement, mark: CleanMark) -> Result<(), CleanError> {
+    fn prepare(&self, replacement: &Replacement) -> Result<(), CleanError> {
         let files = &self.shared.files;
+        let (from, to) = (replacement.segment.base, replacement.segment.end().offset);
         for source in &replacement.sources {
             source.detach(files)?;
         }
         // The new names before the file that counts on them.
         sync_names(files)?;
-        write(&mark, files)
+        self.write(|mark| CleanMark { holes_below: mark.holes_below.max(to), replacing: Some((from, to)), ..mark })
     }
 
-    /// Stores how far the log is clean.
-    pub(crate) fn store_mark(&self, mark: CleanMark, locked: Locked<'_>) -> Result<(), CleanError> {
+    /// Stores how far the log is clean, and from when on tombstones below may go.
+    pub(crate) fn store_mark(
+        &self,
+        clean_to: Offset,
+        horizon: Option<Timestamp>,
+        locked: Locked<'_>,
+    ) -> Result<(), CleanError> {
         self.begin(locked)?;
-        let stored = write(&mark, &self.shared.files).and_then(|()| sync_names(&self.shared.files));
-        if stored.is_ok() {
-            *self.shared.cleaned.lock() = mark;
-        }
+        let stored = self.write(|mark| CleanMark { clean_to, horizon, replacing: None, ..mark });
+        let stored = stored.and_then(|()| sync_names(&self.shared.files));
         self.end(locked);
         stored
+    }
+
+    /// Without room the older file still holds; any other failure leaves nobody knowing.
+    fn write(&self, change: impl FnOnce(CleanMark) -> CleanMark) -> Result<(), CleanError> {
+        self.shared.change_cleaned(change).map_err(|error| match error.into() {
+            CleanError::Io(error) => SyncError::new("the file `cleaned`", &error).into(),
+            later => later,
+        })
     }
 
     /// From here to `end` nobody cuts the log or renames files of it.
@@ -126,14 +129,6 @@ pub(crate) fn discard(files: &Files, base: Offset) {
         // One that stays is removed by the next start.
         let _ = files.disk.remove(&files.path(base, &format!("{ending}{CLEANED}")));
     }
-}
-
-/// Without room the older one still holds; any other failure leaves nobody knowing.
-fn write(mark: &CleanMark, files: &Files) -> Result<(), CleanError> {
-    mark.write(files).map_err(|error| match error.into() {
-        CleanError::Io(error) => SyncError::new("the file `cleaned`", &error).into(),
-        later => later,
-    })
 }
 
 fn sync_names(files: &Files) -> Result<(), CleanError> {

@@ -11,6 +11,7 @@ use ottla_types::{Offset, Timestamp};
 
 use crate::{
     checked_file,
+    cleaned::CleanMark,
     disk::{Disk, is_out_of_files, is_out_of_room},
     error::SyncError,
     log::{Log, LogPosition, Shared},
@@ -35,7 +36,7 @@ pub struct Checkpoint {
     /// Everything below is durable, index and producer state included: recovery begins here. After a clean close it
     /// is the end.
     pub recovery_point: LogPosition,
-    /// Everything below was durable when this was made; damage below is loss, not a torn write (L5).
+    /// Everything below was durable and committed when this was made; damage below is loss, not a torn write (L5).
     pub high_watermark: Offset,
     /// The first offset served.
     pub log_start: Offset,
@@ -51,6 +52,20 @@ pub(crate) struct RecoveryMark {
     pub(crate) point: LogPosition,
     pub(crate) producers: Option<Offset>,
     pub(crate) largest_timestamp: Timestamp,
+}
+
+impl RecoveryMark {
+    /// Everything is to be read.
+    pub(crate) const START: RecoveryMark = RecoveryMark {
+        point: LogPosition { offset: Offset::ZERO, segment: Offset::ZERO, position: 0 },
+        producers: None,
+        largest_timestamp: Timestamp::NONE,
+    };
+
+    pub(crate) fn of(checkpoint: &Checkpoint) -> RecoveryMark {
+        let Checkpoint { recovery_point: point, producers, largest_timestamp, .. } = *checkpoint;
+        RecoveryMark { point, producers, largest_timestamp }
+    }
 }
 
 /// What the next sync has to cover.
@@ -72,6 +87,8 @@ pub(crate) struct Unsynced {
     pub(crate) producers: bool,
     /// The file of the active segment was cut.
     pub(crate) cut: bool,
+    /// Batches were copied that have holes before them; this is where the last of these begins.
+    pub(crate) holes_below: Offset,
     /// The next sync is to be a checkpoint.
     pub(crate) checkpoint: bool,
 }
@@ -87,10 +104,19 @@ impl Unsynced {
             || self.checkpoint
     }
 
+    /// All that was there is forgotten; the directory itself may still be new.
+    pub(crate) fn begin_anew(&mut self) {
+        let parent = self.parent;
+        *self =
+            Unsynced { names: true, parent, epochs: true, producers: true, checkpoint: true, ..Unsynced::default() };
+    }
+
     /// Takes back what a plan covered and did not do.
     fn put_back(&mut self, plan: Unsynced, synced: Synced) {
-        let Unsynced { bytes, since_checkpoint, mut sealed, names, parent, epochs, producers, cut, checkpoint } = plan;
+        let Unsynced { bytes, since_checkpoint, mut sealed, names, parent, .. } = plan;
+        let Unsynced { epochs, producers, cut, holes_below, checkpoint, .. } = plan;
         if synced == Synced::Nothing {
+            self.holes_below = self.holes_below.max(holes_below);
             self.bytes += bytes;
             sealed.append(&mut self.sealed);
             self.sealed = sealed;
@@ -125,6 +151,8 @@ pub struct SyncPlan {
     /// What it covers, to be put back if it is not done.
     dirty: Unsynced,
     active: Option<Arc<Segment>>,
+    /// It makes the first segment's name durable.
+    names_first: bool,
     index: Option<Arc<Segment>>,
     epochs: Option<Vec<u8>>,
     /// The log start that the epochs file holds.
@@ -152,6 +180,12 @@ impl SyncPlan {
         match self.sync_batches() {
             Err((_, error)) if is_out_of_files(&error) => return Ok(Synced::Nothing),
             Err((what, error)) => return Err(SyncError::new(&what, &error)),
+            Ok(()) => {}
+        }
+        // The batches behind a hole count only with the file that says so.
+        match self.raise_holes() {
+            Err(error) if is_out_of_room(&error) || is_out_of_files(&error) => return Ok(Synced::Nothing),
+            Err(error) => return Err(SyncError::new("the file `cleaned`", &error)),
             Ok(()) => {}
         }
         let synced = match self.write_beside(disk) {
@@ -190,6 +224,13 @@ impl SyncPlan {
         }
     }
 
+    fn raise_holes(&self) -> io::Result<()> {
+        match self.dirty.holes_below {
+            Offset::ZERO => Ok(()),
+            to => self.shared.change_cleaned(|mark| CleanMark { holes_below: mark.holes_below.max(to), ..mark }),
+        }
+    }
+
     /// The small files that speak about the batches.
     fn write_beside(&self, disk: &dyn Disk) -> Result<(), (&'static str, io::Error)> {
         let files = &self.shared.files;
@@ -205,7 +246,8 @@ impl SyncPlan {
 
     fn sync_names(&self, disk: &dyn Disk) -> io::Result<()> {
         let dir = &self.shared.files.dir;
-        if self.dirty.names || self.epochs.is_some() || self.snapshot.is_some() {
+        let holes = self.dirty.holes_below > Offset::ZERO;
+        if self.dirty.names || holes || self.epochs.is_some() || self.snapshot.is_some() {
             disk.sync_dir(dir)?;
         }
         match dir.parent() {
@@ -260,8 +302,9 @@ impl Log {
             let mut last = self.retired.snapshots.last().copied();
             if self.unsynced.producers && !self.producers.is_empty() {
                 snapshot = Some((to.offset, snapshot::encode(&self.producers, to.offset)));
-                // The one before stays, should this one rot.
-                obsolete = self.retired.snapshots.iter().rev().skip(1).copied().collect();
+                // The one before stays, should this one rot, and that of what a stored checkpoint may say.
+                let older = self.retired.snapshots.iter().rev().skip(1).copied();
+                obsolete = older.filter(|offset| Some(*offset) != self.stable.producers).collect();
                 last = Some(to.offset);
             }
             let producers = if self.producers.is_empty() { None } else { last };
@@ -279,6 +322,7 @@ impl Log {
             shared: Arc::clone(&self.shared),
             to,
             active: (writes && self.active.created).then(|| Arc::clone(&self.active.segment)),
+            names_first: dirty.names && self.active.created,
             index,
             epochs: dirty.epochs.then(|| self.shared.epochs.load().encode(self.start())),
             start: self.start(),
@@ -301,23 +345,43 @@ impl Log {
         };
         if synced != Synced::Nothing {
             self.durable = plan.to;
+            self.cutting &= !plan.dirty.cut;
+            self.named |= plan.names_first;
         }
         if synced != Synced::Whole {
             self.unsynced.put_back(plan.dirty, synced);
             return Ok(());
         }
         if let Some((offset, _)) = plan.snapshot {
-            let before = self.retired.snapshots.last().copied().filter(|before| *before != offset);
-            self.retired.snapshots = before.into_iter().chain([offset]).collect();
+            self.retired.snapshots.retain(|before| *before != offset && !plan.obsolete.contains(before));
+            self.retired.snapshots.push(offset);
         }
         if plan.epochs.is_some() {
             self.retired.durable_start = plan.start;
         }
         if let Some(mark) = plan.mark {
             self.recovery = mark;
+            self.choose_stable(RecoveryMark::START);
         }
         self.retire_dead();
         Ok(())
+    }
+
+    /// Tells the log what is never cut: everything below `committed`, the high watermark. A checkpoint says nothing
+    /// about what is above, so that a cut there leaves every stored one true. Unless it is told, all is committed.
+    ///
+    /// To lower it is to give up what was committed (an unclean election): a checkpoint that is made now must be stored
+    /// before the log is cut below what an earlier one says.
+    pub fn set_committed(&mut self, committed: Offset) {
+        self.committed = committed;
+        let opened = mem::replace(&mut self.opened, RecoveryMark::START);
+        self.choose_stable(opened);
+    }
+
+    fn choose_stable(&mut self, otherwise: RecoveryMark) {
+        let holds = |mark: &RecoveryMark| mark.point.offset <= self.committed;
+        let marks = [self.recovery, self.stable, otherwise];
+        self.stable = marks.into_iter().find(holds).unwrap_or(RecoveryMark::START);
     }
 
     /// Makes the next sync a checkpoint, so that the recovery point moves to the end.
@@ -330,9 +394,9 @@ impl Log {
         self.durable
     }
 
-    /// Where recovery would begin; at or below [`Log::durable_end`].
+    /// Where recovery would begin; at or below [`Log::durable_end`] and what is committed.
     pub fn recovery_point(&self) -> Offset {
-        self.recovery.point.offset
+        self.stable.point.offset
     }
 
     /// Bytes of batches that the next sync would make durable.
@@ -347,16 +411,16 @@ impl Log {
 
     /// What the node is to store, for [`Log::open`].
     pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint {
-            recovery_point: self.recovery.point,
-            high_watermark: self.durable.offset,
-            log_start: self.start(),
-            producers: self.recovery.producers,
-            largest_timestamp: self.recovery.largest_timestamp,
-        }
+        // An empty log has nothing to lose but its start, and may yet begin a little before (`Log::reset_to`).
+        let empty = self.is_empty();
+        let mark = if empty { RecoveryMark::START } else { self.stable };
+        let RecoveryMark { point: recovery_point, producers, largest_timestamp } = mark;
+        let high_watermark = if empty { Offset::ZERO } else { self.durable.offset.min(self.committed) };
+        Checkpoint { recovery_point, high_watermark, log_start: self.start(), producers, largest_timestamp }
     }
 
-    /// Syncs everything, so that the checkpoint is the end and the next open reads no batch. Waits for the disk.
+    /// Syncs everything, so that the checkpoint is the end, if that is committed, and the next open reads no batch.
+    /// Waits for the disk.
     pub fn close_clean(&mut self) -> Result<(), SyncError> {
         if self.syncing {
             return Err(SyncError::lost());
