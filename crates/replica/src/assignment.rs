@@ -1,0 +1,63 @@
+//! What a replica is told: its partition as the controller committed it, and its topic's settings.
+//!
+//! Not here: how either is come by. Next: `replica.rs` for what becomes of it.
+
+use std::sync::Arc;
+
+use ottla_types::{BrokerId, LeaderEpoch, Tick};
+
+/// When a record counts as held by a replica (`ottla.durability`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is synced to disk (the default; rule L13).
+    Fsync,
+    /// Once it is in the page cache, as with Kafka.
+    Replicated,
+}
+
+/// The settings of a partition that its replicas need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// When a record counts as held.
+    pub durability: Durability,
+    /// `min.insync.replicas`, 1 or more; no more than there are replicas counts (KIP-966).
+    pub min_insync_replicas: usize,
+    /// `replica.lag.time.max.ms`: a follower that has not been at the leader's end for longer leaves the ISR.
+    pub lag_max: Tick,
+}
+
+/// What the controller committed about a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The broker that leads; `None` while nobody can.
+    pub leader: Option<BrokerId>,
+    /// Counts the leaderships (KIP-101).
+    pub leader_epoch: LeaderEpoch,
+    /// Counts the changes of the partition (KIP-497), from 0.
+    pub partition_epoch: i32,
+    /// The brokers that have a copy, or are to have one.
+    pub replicas: Arc<[BrokerId]>,
+    /// The in-sync replicas.
+    pub isr: Arc<[BrokerId]>,
+    /// The leader was elected uncleanly and has not taken over yet (KIP-704): nobody may join the ISR (A4).
+    pub recovering: bool,
+}
+
+impl Assignment {
+    /// Before anything is known; every other is newer.
+    pub(crate) fn none() -> Assignment {
+        Assignment {
+            leader: None,
+            leader_epoch: LeaderEpoch::NONE,
+            partition_epoch: -1,
+            replicas: Arc::default(),
+            isr: Arc::default(),
+            recovering: false,
+        }
+    }
+
+    /// Whether `other` is the same leadership.
+    pub(crate) fn is_led_as(&self, other: &Assignment) -> bool {
+        self.leader == other.leader && self.leader_epoch == other.leader_epoch
+    }
+}
