@@ -11,7 +11,7 @@ use ottla_group::{
     FetchedOffset, GroupConfig, Heartbeat, HeldPartitions, Join, Leave, LeavingMember, MemberState, Record, Reply,
     Sync, Ticket, TopicPartitions,
 };
-use ottla_metadata::{Image, Record as MetadataRecord};
+use ottla_metadata::{Image, Partition, Record as MetadataRecord};
 use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, Tick, Timestamp, TopicId};
 
 use crate::mutate::{Choices, Random};
@@ -283,11 +283,7 @@ impl World {
             self.image.apply(&MetadataRecord::PartitionCreated {
                 topic,
                 index: PartitionIndex(index),
-                replicas: Arc::clone(&brokers),
-                isr: Arc::clone(&brokers),
-                leader: BrokerId(1),
-                leader_epoch: LeaderEpoch(0),
-                partition_epoch: 0,
+                partition: Partition::on(Arc::clone(&brokers)),
             });
         }
     }

@@ -39,7 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "request", run: wire::request, corpus: wire::requests, short: 20_000 },
     Target { name: "message", run: wire::message, corpus: wire::messages, short: 40_000 },
     Target { name: "batch", run: batch::batch, corpus: batch::batches, short: 10_000 },
-    Target { name: "metadata_record", run: wire::metadata_record, corpus: node::metadata_records, short: 20_000 },
+    Target { name: "metadata_record", run: wire::metadata_record, corpus: wire::metadata_records, short: 20_000 },
     Target { name: "log_recovery", run: log::recovery, corpus: edit::none, short: 400 },
     Target { name: "log_clean", run: log::clean, corpus: edit::none, short: 400 },
     Target { name: "producer_snapshot", run: log::producer_snapshot, corpus: log::producer_snapshots, short: 800 },

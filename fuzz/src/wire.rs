@@ -1,13 +1,17 @@
 //! The wire: frames, request headers, every message in every version, and the records of the metadata log.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use ottla_metadata::Record;
+use ottla_metadata::{Image, Listener, Partition, Record};
 use ottla_protocol::{
     ApiKey, Message, Reader, RequestHeader, each_message,
     frame::{FrameError, Splitter},
     messages,
 };
+use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 
+use crate::node;
 use sample::{Fill, sample};
 
 #[allow(dead_code, reason = "written for the tests of the codec")]
@@ -203,7 +207,8 @@ pub(crate) fn requests() -> Vec<Vec<u8>> {
     requests
 }
 
-/// A record of the metadata log: what is read is written back, byte for byte, because there is one way to write it.
+/// A record of the metadata log: what is read is written in its newest version, and reads the same again. It may say
+/// anything: the image takes it, and a snapshot gives it back.
 pub(crate) fn metadata_record(data: &[u8]) -> bool {
     let mut record = None;
     let used = allocation_counter::measure(|| record = Record::decode(data).ok());
@@ -211,5 +216,70 @@ pub(crate) fn metadata_record(data: &[u8]) -> bool {
     let Some(record) = record else { return false };
     let once = record.encode();
     assert_eq!(Record::decode(&once).as_ref(), Ok(&record));
+    let mut image = Image::default();
+    // The topic that the records of the corpus speak of.
+    for setting in [topic_created(), partition(Partition::default(), false), record] {
+        image.apply(&setting);
+    }
+    let mut restored = Image::default();
+    image.to_records().iter().for_each(|record| restored.apply(record));
+    assert_eq!(restored, image);
     true
+}
+
+/// The records of a node's log, and one of each kind that only a cluster of many writes.
+pub(crate) fn metadata_records() -> Vec<Vec<u8>> {
+    let brokers = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Arc<[BrokerId]>>();
+    let moving = Partition {
+        replicas: brokers(&[1, 2, 3, 4]),
+        isr: brokers(&[2]),
+        elr: brokers(&[3]),
+        leader: Some(BrokerId(2)),
+        leader_epoch: LeaderEpoch(5),
+        partition_epoch: 9,
+        adding: brokers(&[4]),
+        removing: brokers(&[1]),
+        ..Partition::default()
+    };
+    let offline = Partition { last_known_leader: Some(BrokerId(2)), recovering: true, ..Partition::default() };
+    let listener =
+        Listener { name: "PLAINTEXT".to_owned(), host: "localhost".to_owned(), port: 9092, security_protocol: 0 };
+    let records = [
+        topic_created(),
+        partition(moving.clone(), true),
+        partition(moving, false),
+        partition(offline, true),
+        Record::BrokerRegistered {
+            id: BrokerId(3),
+            epoch: BrokerEpoch(7),
+            incarnation: [1; 16],
+            directory: [2; 16],
+            rack: Some("here".into()),
+            listeners: [listener].into(),
+            registered: Timestamp(9),
+            fenced: true,
+        },
+        Record::BrokerChanged { id: BrokerId(3), fenced: false, shutting_down: true, draining: true },
+        Record::BrokerUnregistered { id: BrokerId(3) },
+        Record::BrokerRestartedUncleanly { id: BrokerId(2) },
+    ];
+    let mut bytes: Vec<Vec<u8>> = records.iter().map(|record| record.encode().to_vec()).collect();
+    // As a version before clusters of many wrote them.
+    bytes.push(b"\x03\x00\0\0\0\x01\0\0\0\0\0\0\0\x07iiiiiiiiiiiiiiii\x00\x00\0\0\0\0\0\0\0\x09".to_vec());
+    bytes.push([&[6, 0][..], &[7; 16], &[0, 0, 0, 0, 1, 0, 0, 0, 1, 0], &[0; 12]].concat());
+    bytes.extend(node::metadata_records());
+    bytes
+}
+
+fn topic_created() -> Record {
+    Record::TopicCreated { id: TopicId::from_bytes([7; 16]), name: "t".into(), created: Timestamp(0) }
+}
+
+/// Of the first partition of that topic.
+fn partition(partition: Partition, changed: bool) -> Record {
+    let (topic, index) = (TopicId::from_bytes([7; 16]), PartitionIndex(0));
+    match changed {
+        true => Record::PartitionChanged { topic, index, partition },
+        false => Record::PartitionCreated { topic, index, partition },
+    }
 }

@@ -19,7 +19,7 @@ mod typed_group;
 mod valid;
 
 pub use change::{Operation, check_limits};
-pub use definition::{Change, Definition, Kind, Lacking, Need, Refused, Scope, Synonym};
+pub use definition::{Change, Definition, Kind, Need, Scope, Synonym};
 pub use resolve::{Entry, EntrySynonym, Layers, Overrides, Source};
 pub use settings::{Settings, Warning};
 pub use typed::{BrokerConfig, CleanupPolicy, CompressionType, Durability, TimestampType, TopicConfig};

@@ -2,7 +2,7 @@
 //!
 //! Clients change their behaviour by what is finalised here: `transaction.version` 2 makes a Java producer skip
 //! AddPartitionsToTxn, `group.version` 1 makes consumers try the new protocol. So a feature appears only when all of
-//! it is served, and `kraft.version` or `eligible.leader.replicas.version` only when Ottla has what they name.
+//! it is served, and `kraft.version` only when Ottla has what it names.
 //! What is not here: what the cluster has finalised (`Image::features`).
 
 /// A feature and the levels this version serves.
@@ -20,8 +20,13 @@ pub struct Feature {
 /// the cluster's version; Ottla's own records have versions of their own.
 pub const METADATA_VERSION: Feature = Feature { name: "metadata.version", min: 7, max: 30 };
 
+/// Whether replicas that left the ISR with every committed record stay eligible to lead (KIP-966). Ottla's always do:
+/// level 0, an older cluster's, changes nothing.
+pub const ELIGIBLE_LEADER_REPLICAS_VERSION: Feature =
+    Feature { name: "eligible.leader.replicas.version", min: 0, max: 1 };
+
 /// Which group protocols clients may use: with 1, the consumer protocol besides the classic one (KIP-848).
 pub const GROUP_VERSION: Feature = Feature { name: "group.version", min: 0, max: 1 };
 
 /// Every feature this version serves.
-pub const SUPPORTED_FEATURES: &[Feature] = &[GROUP_VERSION, METADATA_VERSION];
+pub const SUPPORTED_FEATURES: &[Feature] = &[ELIGIBLE_LEADER_REPLICAS_VERSION, GROUP_VERSION, METADATA_VERSION];

@@ -1,7 +1,8 @@
 //! What the records add up to: the cluster at one offset of its log.
 //!
 //! Every part is shared, so a clone costs a few reference counts however many partitions there are; the node applies
-//! records to a clone and publishes it whole. What is not here: any decision (`decide.rs`), any byte (`record.rs`).
+//! records to a clone and publishes it whole. What is not here: any decision (`decide.rs`), any byte
+//! (`record/codec.rs`), and what the parts are (`broker.rs`, `topic.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,7 @@ use std::{
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
 
 use crate::{
-    ConfigResource, Listener, Record,
+    Broker, ConfigResource, Partition, Record, Topic,
     config::{Layers, Overrides, Settings},
     name::metric_name,
 };
@@ -22,6 +23,8 @@ pub struct Image {
     cluster_id: Option<Arc<str>>,
     features: Arc<BTreeMap<String, i16>>,
     brokers: Arc<BTreeMap<BrokerId, Arc<Broker>>>,
+    /// Numbers that are not given out again. Invariant: none of them is in `brokers`.
+    former_brokers: Arc<BTreeSet<BrokerId>>,
     topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
     /// Invariant: holds exactly the names of `topics`.
     names: Arc<BTreeMap<Arc<str>, TopicId>>,
@@ -32,53 +35,6 @@ pub struct Image {
     group_configs: Arc<BTreeMap<Arc<str>, Overrides>>,
     producer_ids: ProducerIds,
     offset: Offset,
-}
-
-/// A registered broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broker {
-    /// Its number.
-    pub id: BrokerId,
-    /// Its latest registration.
-    pub epoch: BrokerEpoch,
-    /// The process that registered.
-    pub incarnation: [u8; 16],
-    /// Where it stands.
-    pub rack: Option<Arc<str>>,
-    /// Where it can be reached.
-    pub listeners: Arc<[Listener]>,
-    /// When it registered, by the controller's wall clock.
-    pub registered: Timestamp,
-}
-
-/// A topic with its partitions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topic {
-    /// Its identity.
-    pub id: TopicId,
-    /// Its name.
-    pub name: Arc<str>,
-    /// When it was created, by the controller's wall clock.
-    pub created: Timestamp,
-    /// Its partitions by number.
-    pub partitions: Vec<Partition>,
-    /// The configs set on it.
-    pub overrides: Overrides,
-}
-
-/// One partition of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partition {
-    /// The brokers that hold it, the preferred leader first.
-    pub replicas: Arc<[BrokerId]>,
-    /// Those of them in sync.
-    pub isr: Arc<[BrokerId]>,
-    /// The one that takes writes.
-    pub leader: BrokerId,
-    /// Rises with each leadership and each unclean restart of the leader.
-    pub leader_epoch: LeaderEpoch,
-    /// Rises with each change of the above.
-    pub partition_epoch: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,30 +65,34 @@ impl Image {
                     _ => features.insert(name.clone(), *level),
                 };
             }
-            Record::BrokerRegistered { id, epoch, incarnation, rack, listeners, registered } => {
-                let broker = Broker {
+            Record::BrokerRegistered { id, epoch, incarnation, directory, rack, listeners, registered, fenced } => {
+                self.register(Broker {
                     id: *id,
                     epoch: *epoch,
                     incarnation: *incarnation,
+                    directory: *directory,
                     rack: rack.clone(),
                     listeners: listeners.clone(),
                     registered: *registered,
-                };
-                Arc::make_mut(&mut self.brokers).insert(*id, Arc::new(broker));
+                    fenced: *fenced,
+                    shutting_down: false,
+                    draining: self.broker(*id).is_some_and(|known| known.draining),
+                });
+            }
+            Record::BrokerChanged { id, fenced, shutting_down, draining } => {
+                if let Some(broker) = Arc::make_mut(&mut self.brokers).get_mut(id) {
+                    let broker = Arc::make_mut(broker);
+                    (broker.fenced, broker.shutting_down, broker.draining) = (*fenced, *shutting_down, *draining);
+                }
+            }
+            Record::BrokerUnregistered { id } => {
+                Arc::make_mut(&mut self.brokers).remove(id);
+                Arc::make_mut(&mut self.former_brokers).insert(*id);
             }
             Record::BrokerRestartedUncleanly { id } => self.begin_new_epochs(*id),
             Record::TopicCreated { id, name, created } => self.create_topic(*id, name, *created),
-            Record::PartitionCreated { topic, index, replicas, isr, leader, leader_epoch, partition_epoch } => {
-                let partition = Partition {
-                    replicas: replicas.clone(),
-                    // Nearly always the same brokers: then they are stored once.
-                    isr: if isr == replicas { replicas.clone() } else { isr.clone() },
-                    leader: *leader,
-                    leader_epoch: *leader_epoch,
-                    partition_epoch: *partition_epoch,
-                };
-                self.create_partition(*topic, *index, partition);
-            }
+            Record::PartitionCreated { topic, index, partition } => self.create_partition(*topic, *index, partition),
+            Record::PartitionChanged { topic, index, partition } => self.change_partition(*topic, *index, partition),
             Record::TopicDeleted { id } => self.delete_topic(*id),
             Record::ConfigSet { resource, key, value } => self.change_config(resource, |configs| {
                 configs.insert(key.clone(), value.clone());
@@ -156,16 +116,10 @@ impl Image {
         }
         let features = self.features.iter();
         records.extend(features.map(|(name, level)| Record::FeatureLevel { name: name.clone(), level: *level }));
-        records.extend(self.brokers.values().map(|broker| Record::BrokerRegistered {
-            id: broker.id,
-            epoch: broker.epoch,
-            incarnation: broker.incarnation,
-            rack: broker.rack.clone(),
-            listeners: broker.listeners.clone(),
-            registered: broker.registered,
-        }));
+        records.extend(self.brokers.values().flat_map(|broker| broker_records(broker)));
+        records.extend(self.former_brokers.iter().map(|id| Record::BrokerUnregistered { id: *id }));
         for topic in self.topics.values() {
-            topic.push_records(&mut records);
+            push_topic(topic, &mut records);
         }
         for (id, configs) in self.broker_configs.iter() {
             push_configs(&ConfigResource::Broker(*id), configs, &mut records);
@@ -207,6 +161,27 @@ impl Image {
         self.brokers.values()
     }
 
+    /// The brokers that may lead and be in sync, by number.
+    pub fn live_brokers(&self) -> impl Iterator<Item = &Arc<Broker>> {
+        self.brokers().filter(|broker| broker.is_live())
+    }
+
+    /// Whether the broker is registered and may lead and be in sync.
+    pub fn is_live(&self, id: BrokerId) -> bool {
+        self.broker(id).is_some_and(|broker| broker.is_live())
+    }
+
+    /// The broker whose copies lie in that data directory.
+    pub(crate) fn broker_in(&self, directory: [u8; 16]) -> Option<&Arc<Broker>> {
+        self.brokers().find(|broker| broker.directory == directory)
+    }
+
+    /// The smallest number from 1 on that no broker has or had.
+    pub(crate) fn next_broker_id(&self) -> BrokerId {
+        let taken = |id: &BrokerId| self.brokers.contains_key(id) || self.former_brokers.contains(id);
+        (1..).map(BrokerId).find(|id| !taken(id)).unwrap_or_default()
+    }
+
     /// The topic of that id.
     pub fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.topics.get(&id)
@@ -220,6 +195,21 @@ impl Image {
     /// Every topic, sorted by name.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
         self.names.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// Every partition of every topic, sorted by the topics' names.
+    pub fn partitions(&self) -> impl Iterator<Item = (&Arc<Topic>, PartitionIndex, &Partition)> {
+        self.topics().flat_map(|topic| topic.numbered().map(move |(index, partition)| (topic, index, partition)))
+    }
+
+    /// The partitions a broker holds, or is to hold. Looks at all there are: some 100 µs for 10,000.
+    pub fn partitions_of(&self, broker: BrokerId) -> impl Iterator<Item = (&Arc<Topic>, PartitionIndex, &Partition)> {
+        self.partitions().filter(move |(.., partition)| partition.replicas.contains(&broker))
+    }
+
+    /// The partitions a broker leads; looks at all there are.
+    pub fn led_by(&self, broker: BrokerId) -> impl Iterator<Item = (&Arc<Topic>, PartitionIndex, &Partition)> {
+        self.partitions().filter(move |(.., partition)| partition.leader == Some(broker))
     }
 
     /// A topic that Kafka's metrics call that (`name.rs`).
@@ -268,6 +258,13 @@ impl Image {
         self.offset
     }
 
+    fn register(&mut self, broker: Broker) {
+        if self.former_brokers.contains(&broker.id) {
+            Arc::make_mut(&mut self.former_brokers).remove(&broker.id);
+        }
+        Arc::make_mut(&mut self.brokers).insert(broker.id, Arc::new(broker));
+    }
+
     fn create_topic(&mut self, id: TopicId, name: &Arc<str>, created: Timestamp) {
         if self.topics.contains_key(&id) || self.names.contains_key(name) {
             return;
@@ -280,10 +277,20 @@ impl Image {
         }
     }
 
-    fn create_partition(&mut self, topic: TopicId, index: PartitionIndex, partition: Partition) {
+    fn create_partition(&mut self, topic: TopicId, index: PartitionIndex, partition: &Partition) {
         let Some(topic) = Arc::make_mut(&mut self.topics).get_mut(&topic) else { return };
         if usize::try_from(index.0) == Ok(topic.partitions.len()) {
-            Arc::make_mut(topic).partitions.push(partition);
+            Arc::make_mut(topic).partitions.push(partition.clone());
+        }
+    }
+
+    fn change_partition(&mut self, topic: TopicId, index: PartitionIndex, partition: &Partition) {
+        let Some(topic) = Arc::make_mut(&mut self.topics).get_mut(&topic) else { return };
+        let Ok(index) = usize::try_from(index.0) else { return };
+        if index < topic.partitions.len()
+            && let Some(changed) = Arc::make_mut(topic).partitions.get_mut(index)
+        {
+            changed.clone_from(partition);
         }
     }
 
@@ -298,10 +305,10 @@ impl Image {
 
     fn begin_new_epochs(&mut self, leader: BrokerId) {
         for topic in Arc::make_mut(&mut self.topics).values_mut() {
-            if !topic.partitions.iter().any(|partition| partition.leader == leader) {
+            if !topic.partitions.iter().any(|partition| partition.leader == Some(leader)) {
                 continue;
             }
-            for partition in Arc::make_mut(topic).partitions.iter_mut().filter(|led| led.leader == leader) {
+            for partition in Arc::make_mut(topic).partitions.iter_mut().filter(|led| led.leader == Some(leader)) {
                 partition.leader_epoch = LeaderEpoch(partition.leader_epoch.0.saturating_add(1));
                 partition.partition_epoch = partition.partition_epoch.saturating_add(1);
             }
@@ -332,25 +339,30 @@ fn change_entry<K: Ord + Clone>(all: &mut Arc<BTreeMap<K, Overrides>>, id: &K, c
     }
 }
 
-impl Topic {
-    /// The partition of that number.
-    pub fn partition(&self, index: PartitionIndex) -> Option<&Partition> {
-        self.partitions.get(usize::try_from(index.0).ok()?)
-    }
+fn broker_records(broker: &Broker) -> impl Iterator<Item = Record> {
+    let Broker { id, fenced, shutting_down, draining, .. } = *broker;
+    let registered = Record::BrokerRegistered {
+        id,
+        epoch: broker.epoch,
+        incarnation: broker.incarnation,
+        directory: broker.directory,
+        rack: broker.rack.clone(),
+        listeners: broker.listeners.clone(),
+        registered: broker.registered,
+        fenced,
+    };
+    let changed = Record::BrokerChanged { id, fenced, shutting_down, draining };
+    [Some(registered), (shutting_down || draining).then_some(changed)].into_iter().flatten()
+}
 
-    fn push_records(&self, records: &mut Vec<Record>) {
-        records.push(Record::TopicCreated { id: self.id, name: self.name.clone(), created: self.created });
-        records.extend((0..).zip(&self.partitions).map(|(index, partition)| Record::PartitionCreated {
-            topic: self.id,
-            index: PartitionIndex(index),
-            replicas: partition.replicas.clone(),
-            isr: partition.isr.clone(),
-            leader: partition.leader,
-            leader_epoch: partition.leader_epoch,
-            partition_epoch: partition.partition_epoch,
-        }));
-        push_configs(&ConfigResource::Topic(self.id), &self.overrides, records);
-    }
+fn push_topic(topic: &Topic, records: &mut Vec<Record>) {
+    records.push(Record::TopicCreated { id: topic.id, name: topic.name.clone(), created: topic.created });
+    records.extend(topic.numbered().map(|(index, partition)| Record::PartitionCreated {
+        topic: topic.id,
+        index,
+        partition: partition.clone(),
+    }));
+    push_configs(&ConfigResource::Topic(topic.id), &topic.overrides, records);
 }
 
 fn push_configs(resource: &ConfigResource, configs: &Overrides, records: &mut Vec<Record>) {

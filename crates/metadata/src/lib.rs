@@ -17,8 +17,9 @@
 //! # Ok::<(), ottla_metadata::Refusal>(())
 //! ```
 //!
-//! Where to go next: `record.rs` for what is written down, `image.rs` for what it adds up to, `decide.rs` for who may
-//! change what, `config.rs` for every setting as data. The bytes are in `docs/formats/metadata-record.md`.
+//! Where to go next: `record.rs` for what is written down, `image.rs` for what it adds up to, `command.rs` for what can
+//! be asked, `decide.rs` for who may change what, `config.rs` for every setting as data. The bytes are in
+//! `docs/formats/metadata-record.md`.
 
 #![forbid(unsafe_code)]
 
@@ -26,9 +27,19 @@ mod wire;
 
 mod record;
 
+mod broker;
+
+mod topic;
+
 mod image;
 
+mod health;
+
 mod name;
+
+mod command;
+
+mod reply;
 
 mod refusal;
 
@@ -38,12 +49,17 @@ mod feature;
 
 pub mod config;
 
-pub use decide::{
-    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, CreatedTopic, DeletedTopic, IncrementalAlteration,
-    NewPartitions, NewTopic, Reply, Rows, TopicRef, decide,
+pub use broker::Broker;
+pub use command::{
+    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, Election, IncrementalAlteration, IsrChange,
+    NewPartitions, NewTopic, TopicRef,
 };
-pub use feature::{Feature, GROUP_VERSION, METADATA_VERSION, SUPPORTED_FEATURES};
-pub use image::{Broker, Image, Partition, Topic};
+pub use decide::decide;
+pub use feature::{ELIGIBLE_LEADER_REPLICAS_VERSION, Feature, GROUP_VERSION, METADATA_VERSION, SUPPORTED_FEATURES};
+pub use health::{Health, Load};
+pub use image::Image;
 pub use name::{MAX_TOPIC_NAME, OFFSETS_TOPIC, is_internal_topic, validate_topic_name};
 pub use record::{ConfigResource, DecodeError, Listener, Record};
 pub use refusal::Refusal;
+pub use reply::{CreatedTopic, DeletedTopic, Move, Reply, Rows};
+pub use topic::{Partition, Topic};

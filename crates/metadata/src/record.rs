@@ -1,14 +1,16 @@
-//! The facts a cluster agrees on, one record each, and their bytes (`docs/formats/metadata-record.md`).
+//! The facts a cluster agrees on, one record each.
 //!
 //! A record says what is now true, never what somebody asked for, so that applying it needs no judgement. What is not
 //! here: the log the records lie in, with its offsets and checksums (the node), and what they add up to (`image.rs`).
+//! Next: `record/codec.rs` for the bytes.
+
+mod codec;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
+use ottla_types::{BrokerEpoch, BrokerId, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
 
-use crate::wire::{Reader, Writer};
+use crate::Partition;
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,19 +31,40 @@ pub enum Record {
     BrokerRegistered {
         /// Its number.
         id: BrokerId,
-        /// Counts registrations over the whole cluster, so an older one can be told from a newer (rule A1).
+        /// Rises with each registration of the cluster, so that an older one can be told from a newer (rule A1).
         epoch: BrokerEpoch,
         /// Drawn at each start of the process.
         incarnation: [u8; 16],
+        /// The data directory that holds its copies; all zeros in version 0, which did not tell.
+        directory: [u8; 16],
         /// Where it stands.
         rack: Option<Arc<str>>,
         /// Where it can be reached.
         listeners: Arc<[Listener]>,
         /// The controller's wall clock, for people to read.
         registered: Timestamp,
+        /// Whether it still has to show that it has caught up with the metadata (rule M4); false in version 0.
+        fenced: bool,
     },
-    /// A broker came back without proof of a clean shutdown: what it leads begins a new epoch, so that records it may
-    /// have lost and written anew can be told apart (KIP-101).
+    /// A registered broker is now in this state; a new registration begins another.
+    BrokerChanged {
+        /// Its number.
+        id: BrokerId,
+        /// Nothing may rely on it.
+        fenced: bool,
+        /// It hands over what it leads.
+        shutting_down: bool,
+        /// It gets no new replicas. Of the three, this outlives the registration.
+        draining: bool,
+    },
+    /// A broker is gone for good, and its number is not given out again.
+    BrokerUnregistered {
+        /// Its number.
+        id: BrokerId,
+    },
+    /// The only broker came back without proof of a clean shutdown: what it leads begins a new epoch, so that records
+    /// it may have lost and written anew can be told apart (KIP-101). Where there are others, a start takes the
+    /// leaderships away, which begins new epochs as well.
     BrokerRestartedUncleanly {
         /// Its number.
         id: BrokerId,
@@ -61,16 +84,17 @@ pub enum Record {
         topic: TopicId,
         /// Its number, the next of the topic.
         index: PartitionIndex,
-        /// The brokers that hold it, the preferred leader first.
-        replicas: Arc<[BrokerId]>,
-        /// Those of them in sync.
-        isr: Arc<[BrokerId]>,
-        /// The one that takes writes.
-        leader: BrokerId,
-        /// Rises with each leadership and each unclean restart of the leader.
-        leader_epoch: LeaderEpoch,
-        /// Rises with each change of the above.
-        partition_epoch: i32,
+        /// Its state.
+        partition: Partition,
+    },
+    /// A partition is now in this state, all of it.
+    PartitionChanged {
+        /// The topic.
+        topic: TopicId,
+        /// Its number.
+        index: PartitionIndex,
+        /// Its state.
+        partition: Partition,
     },
     /// A topic is gone, with its partitions and configs.
     TopicDeleted {
@@ -175,214 +199,4 @@ pub enum DecodeError {
         /// How many.
         count: usize,
     },
-}
-
-/// The only version of every record so far.
-const VERSION: u8 = 0;
-
-const CLUSTER_REGISTERED: u8 = 1;
-const FEATURE_LEVEL: u8 = 2;
-const BROKER_REGISTERED: u8 = 3;
-const BROKER_RESTARTED_UNCLEANLY: u8 = 4;
-const TOPIC_CREATED: u8 = 5;
-const PARTITION_CREATED: u8 = 6;
-const TOPIC_DELETED: u8 = 7;
-const CONFIG_SET: u8 = 8;
-const CONFIG_REMOVED: u8 = 9;
-const PRODUCER_IDS_ALLOCATED: u8 = 10;
-const SNAPSHOT_END: u8 = 11;
-
-const NEWEST_TYPE: u8 = SNAPSHOT_END;
-
-impl Record {
-    /// The bytes of this record.
-    pub fn encode(&self) -> Bytes {
-        let mut out = Writer::new(self.kind(), VERSION);
-        match self {
-            Record::ClusterRegistered { cluster_id } => out.text(cluster_id),
-            Record::FeatureLevel { name, level } => {
-                out.text(name);
-                out.i16(*level);
-            }
-            Record::BrokerRegistered { id, epoch, incarnation, rack, listeners, registered } => {
-                out.i32(id.0);
-                out.i64(epoch.0);
-                out.raw(incarnation);
-                out.u8(rack.is_some().into());
-                if let Some(rack) = rack {
-                    out.text(rack);
-                }
-                out.len(listeners.len());
-                for listener in listeners.iter() {
-                    out.text(&listener.name);
-                    out.text(&listener.host);
-                    out.u16(listener.port);
-                    out.i16(listener.security_protocol);
-                }
-                out.i64(registered.0);
-            }
-            Record::BrokerRestartedUncleanly { id } => out.i32(id.0),
-            Record::TopicCreated { id, name, created } => {
-                out.raw(&id.to_bytes());
-                out.text(name);
-                out.i64(created.0);
-            }
-            Record::PartitionCreated { topic, index, replicas, isr, leader, leader_epoch, partition_epoch } => {
-                out.raw(&topic.to_bytes());
-                out.i32(index.0);
-                encode_brokers(&mut out, replicas);
-                encode_brokers(&mut out, isr);
-                out.i32(leader.0);
-                out.i32(leader_epoch.0);
-                out.i32(*partition_epoch);
-            }
-            Record::TopicDeleted { id } => out.raw(&id.to_bytes()),
-            Record::ConfigSet { resource, key, value } => {
-                resource.encode(&mut out);
-                out.text(key);
-                out.text(value);
-            }
-            Record::ConfigRemoved { resource, key } => {
-                resource.encode(&mut out);
-                out.text(key);
-            }
-            Record::ProducerIdsAllocated { broker, next } => {
-                out.i32(broker.0);
-                out.i64(next.0);
-            }
-            Record::SnapshotEnd { offset } => out.i64(offset.0),
-        }
-        out.finish()
-    }
-
-    /// Reads one record, which must take all of `bytes`.
-    ///
-    /// # Errors
-    /// See [`DecodeError`]; an unknown type or a newer version is refused rather than skipped, because an image that
-    /// misses a fact is wrong.
-    pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
-        let mut input = Reader::new(bytes);
-        let kind = input.u8()?;
-        let version = input.u8()?;
-        if kind == 0 || kind > NEWEST_TYPE {
-            return Err(DecodeError::UnknownType { kind });
-        }
-        if version > VERSION {
-            return Err(DecodeError::NewerVersion { kind, version, known: VERSION });
-        }
-        let record = match kind {
-            CLUSTER_REGISTERED => Record::ClusterRegistered { cluster_id: input.text()?.into() },
-            FEATURE_LEVEL => Record::FeatureLevel { name: input.text()?, level: input.i16()? },
-            BROKER_REGISTERED => Record::BrokerRegistered {
-                id: BrokerId(input.i32()?),
-                epoch: BrokerEpoch(input.i64()?),
-                incarnation: input.id()?,
-                rack: match input.u8()? {
-                    0 => None,
-                    1 => Some(input.text()?.into()),
-                    value => return Err(DecodeError::InvalidTag { field: "whether there is a rack", value }),
-                },
-                listeners: decode_listeners(&mut input)?,
-                registered: Timestamp(input.i64()?),
-            },
-            BROKER_RESTARTED_UNCLEANLY => Record::BrokerRestartedUncleanly { id: BrokerId(input.i32()?) },
-            TOPIC_CREATED => Record::TopicCreated {
-                id: TopicId::from_bytes(input.id()?),
-                name: input.text()?.into(),
-                created: Timestamp(input.i64()?),
-            },
-            PARTITION_CREATED => Record::PartitionCreated {
-                topic: TopicId::from_bytes(input.id()?),
-                index: PartitionIndex(input.i32()?),
-                replicas: decode_brokers(&mut input)?,
-                isr: decode_brokers(&mut input)?,
-                leader: BrokerId(input.i32()?),
-                leader_epoch: LeaderEpoch(input.i32()?),
-                partition_epoch: input.i32()?,
-            },
-            TOPIC_DELETED => Record::TopicDeleted { id: TopicId::from_bytes(input.id()?) },
-            CONFIG_SET => Record::ConfigSet {
-                resource: ConfigResource::decode(&mut input)?,
-                key: input.text()?,
-                value: input.text()?,
-            },
-            CONFIG_REMOVED => {
-                Record::ConfigRemoved { resource: ConfigResource::decode(&mut input)?, key: input.text()? }
-            }
-            PRODUCER_IDS_ALLOCATED => {
-                Record::ProducerIdsAllocated { broker: BrokerId(input.i32()?), next: ProducerId(input.i64()?) }
-            }
-            SNAPSHOT_END => Record::SnapshotEnd { offset: Offset(input.i64()?) },
-            _ => return Err(DecodeError::UnknownType { kind }),
-        };
-        input.finish()?;
-        Ok(record)
-    }
-
-    fn kind(&self) -> u8 {
-        match self {
-            Record::ClusterRegistered { .. } => CLUSTER_REGISTERED,
-            Record::FeatureLevel { .. } => FEATURE_LEVEL,
-            Record::BrokerRegistered { .. } => BROKER_REGISTERED,
-            Record::BrokerRestartedUncleanly { .. } => BROKER_RESTARTED_UNCLEANLY,
-            Record::TopicCreated { .. } => TOPIC_CREATED,
-            Record::PartitionCreated { .. } => PARTITION_CREATED,
-            Record::TopicDeleted { .. } => TOPIC_DELETED,
-            Record::ConfigSet { .. } => CONFIG_SET,
-            Record::ConfigRemoved { .. } => CONFIG_REMOVED,
-            Record::ProducerIdsAllocated { .. } => PRODUCER_IDS_ALLOCATED,
-            Record::SnapshotEnd { .. } => SNAPSHOT_END,
-        }
-    }
-}
-
-impl ConfigResource {
-    fn encode(&self, out: &mut Writer) {
-        match self {
-            ConfigResource::Topic(id) => {
-                out.u8(0);
-                out.raw(&id.to_bytes());
-            }
-            ConfigResource::Broker(id) => {
-                out.u8(1);
-                out.i32(id.0);
-            }
-            ConfigResource::DefaultBroker => out.u8(2),
-            ConfigResource::Group(id) => {
-                out.u8(3);
-                out.text(id);
-            }
-        }
-    }
-
-    fn decode(input: &mut Reader<'_>) -> Result<ConfigResource, DecodeError> {
-        match input.u8()? {
-            0 => Ok(ConfigResource::Topic(TopicId::from_bytes(input.id()?))),
-            1 => Ok(ConfigResource::Broker(BrokerId(input.i32()?))),
-            2 => Ok(ConfigResource::DefaultBroker),
-            3 => Ok(ConfigResource::Group(input.text()?.into())),
-            value => Err(DecodeError::InvalidTag { field: "what a config is set on", value }),
-        }
-    }
-}
-
-fn encode_brokers(out: &mut Writer, brokers: &[BrokerId]) {
-    out.len(brokers.len());
-    for broker in brokers {
-        out.i32(broker.0);
-    }
-}
-
-fn decode_brokers(input: &mut Reader<'_>) -> Result<Arc<[BrokerId]>, DecodeError> {
-    let count = input.len(size_of::<i32>())?;
-    (0..count).map(|_| input.i32().map(BrokerId)).collect()
-}
-
-fn decode_listeners(input: &mut Reader<'_>) -> Result<Arc<[Listener]>, DecodeError> {
-    // Two empty texts, a port and a protocol: no listener is smaller.
-    let count = input.len(6)?;
-    let listener = |_| {
-        Ok(Listener { name: input.text()?, host: input.text()?, port: input.u16()?, security_protocol: input.i16()? })
-    };
-    (0..count).map(listener).collect()
 }

@@ -69,6 +69,15 @@ impl<'a> Reader<'a> {
         self.0.try_get_u8().map_err(|_| DecodeError::UnexpectedEnd)
     }
 
+    /// 0 or 1; `field` says what the byte tells.
+    pub(crate) fn flag(&mut self, field: &'static str) -> Result<bool, DecodeError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            value => Err(DecodeError::InvalidTag { field, value }),
+        }
+    }
+
     pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
         self.0.try_get_u16().map_err(|_| DecodeError::UnexpectedEnd)
     }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla_group::*;
-use ottla_metadata::{Image, Record as MetadataRecord};
+use ottla_metadata::{Image, Partition, Record as MetadataRecord};
 use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, Tick, Timestamp, TopicId};
 
 /// The only group in the tests.
@@ -64,11 +64,7 @@ impl World {
             self.image.apply(&MetadataRecord::PartitionCreated {
                 topic: topic.id,
                 index: PartitionIndex(index),
-                replicas: Arc::clone(&brokers),
-                isr: Arc::clone(&brokers),
-                leader: BrokerId(1),
-                leader_epoch: LeaderEpoch(0),
-                partition_epoch: 0,
+                partition: Partition::on(Arc::clone(&brokers)),
             });
         }
     }

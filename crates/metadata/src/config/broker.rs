@@ -87,7 +87,8 @@ pub(super) const CONFIGS: &[Definition] = &[
     int(
         "default.replication.factor",
         "1",
-        "How many replicas a topic gets when its creator does not say, as far as there are brokers.",
+        "How many replicas a topic gets when its creator does not say. Unless it is set, 3, or as many as there are \
+         brokers.",
     )
     .valid(Valid::Between(1, i16::MAX as i64)),
     long(
@@ -236,6 +237,12 @@ pub(super) const CONFIGS: &[Definition] = &[
     int("group.streams.session.timeout.ms", "45000", "How long a quiet member stays in a streams group, in ms.")
         .at_least(1)
         .stored(),
+    text(
+        "inter.broker.listener.name",
+        "",
+        "The listener that brokers use among each other, and clients don't; empty means that they come in on any.",
+    )
+    .unset(),
     text(
         "inter.broker.protocol.version",
         "4.3-IV0",

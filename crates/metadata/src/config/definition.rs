@@ -61,24 +61,6 @@ pub struct Synonym {
     pub unit: i64,
 }
 
-/// Values that Kafka takes and Ottla cannot serve yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lacking {
-    /// Which values.
-    pub refused: Refused,
-    /// What is missing, and what to use instead: the end of a sentence.
-    pub because: &'static str,
-}
-
-/// Which values [`Lacking`] speaks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// A list that holds this entry, or this one value.
-    Containing(&'static str),
-    /// Everything but the default.
-    AllButDefault,
-}
-
 /// One config: everything that is known about it before anybody sets it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Definition {
@@ -96,8 +78,8 @@ pub struct Definition {
     pub need: Need,
     /// When it may change.
     pub change: Change,
-    /// Values that are refused until what they need exists.
-    pub lacking: Option<Lacking>,
+    /// Where every value but the default is refused: what is missing and what to use instead, the end of a sentence.
+    pub lacking: Option<&'static str>,
     /// What it does, in one or two sentences.
     pub documentation: &'static str,
 }
@@ -162,21 +144,10 @@ impl Definition {
             expected,
         })?;
         match self.lacking {
-            Some(lacking) if lacking.refuses(value, self.default) => Err(ConfigError::Lacking {
-                key: self.name.to_owned(),
-                value: value.to_owned(),
-                because: lacking.because,
-            }),
+            Some(because) if self.default.unwrap_or_default() != value.trim() => {
+                Err(ConfigError::Lacking { key: self.name.to_owned(), value: value.to_owned(), because })
+            }
             _ => Ok(()),
-        }
-    }
-}
-
-impl Lacking {
-    fn refuses(&self, value: &str, default: Option<&str>) -> bool {
-        match self.refused {
-            Refused::Containing(entry) => value.split(',').any(|part| part.trim().eq_ignore_ascii_case(entry)),
-            Refused::AllButDefault => default.unwrap_or_default() != value.trim(),
         }
     }
 }
@@ -288,13 +259,7 @@ impl Definition {
     /// Reported with its default, refused otherwise.
     pub(super) const fn later(mut self, because: &'static str) -> Self {
         self.need = Need::Later;
-        self.lacking = Some(Lacking { refused: Refused::AllButDefault, because });
-        self
-    }
-
-    /// Enforced, save for one value that nothing stands behind yet.
-    pub(super) const fn refuse(mut self, value: &'static str, because: &'static str) -> Self {
-        self.lacking = Some(Lacking { refused: Refused::Containing(value), because });
+        self.lacking = Some(because);
         self
     }
 

@@ -12,7 +12,6 @@ const MAX: &str = "9223372036854775807";
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 
-const NO_ELECTION: &str = "there is no other replica to elect on a single broker; keep false";
 const NO_TIERING: &str = "Ottla has no tiered storage; keep the default";
 
 /// The synonyms of `retention.ms`, the most precise first.
@@ -294,7 +293,6 @@ pub(super) const UNCLEAN_LEADER_ELECTION_ENABLE: Definition = boolean(
     "false",
     "Whether a replica that lacks acknowledged records may become leader when no other is left, losing them.",
 )
-.refuse("true", NO_ELECTION)
 .synonyms(&[same("unclean.leader.election.enable")])
 .dynamic();
 

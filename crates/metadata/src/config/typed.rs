@@ -119,6 +119,12 @@ pub struct TopicConfig {
 pub struct BrokerConfig {
     /// `auto.create.topics.enable`
     pub auto_create_topics: bool,
+    /// `auto.leader.rebalance.enable`
+    pub auto_leader_rebalance: bool,
+    /// `broker.heartbeat.interval.ms`
+    pub broker_heartbeat_interval_ms: u32,
+    /// `broker.session.timeout.ms`
+    pub broker_session_timeout_ms: u32,
     /// `connections.max.idle.ms`; `None` is never
     pub connections_max_idle_ms: Option<u64>,
     /// `default.replication.factor`
@@ -127,6 +133,8 @@ pub struct BrokerConfig {
     pub delete_topic: bool,
     /// `fetch.max.bytes`
     pub fetch_max_bytes: u32,
+    /// `leader.imbalance.check.interval.seconds`
+    pub leader_imbalance_check_interval_s: u64,
     /// `log.cleaner.backoff.ms`
     pub log_cleaner_backoff_ms: u64,
     /// `log.cleaner.dedupe.buffer.size`
@@ -157,6 +165,14 @@ pub struct BrokerConfig {
     pub memory_bytes: u64,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
+    /// `replica.fetch.max.bytes`
+    pub replica_fetch_max_bytes: i32,
+    /// `replica.fetch.response.max.bytes`
+    pub replica_fetch_response_max_bytes: i32,
+    /// `replica.fetch.wait.max.ms`
+    pub replica_fetch_wait_max_ms: i32,
+    /// `replica.lag.time.max.ms`
+    pub replica_lag_time_max_ms: u64,
     /// `socket.request.max.bytes`
     pub socket_request_max_bytes: u32,
     /// `transaction.max.timeout.ms`
@@ -275,10 +291,14 @@ impl BrokerConfig {
         let get = |key: &str| layers.broker_value(key);
         BrokerConfig {
             auto_create_topics: get("auto.create.topics.enable").and_then(parse_bool).unwrap_or_default(),
+            auto_leader_rebalance: get("auto.leader.rebalance.enable").and_then(parse_bool).unwrap_or_default(),
+            broker_heartbeat_interval_ms: number(get("broker.heartbeat.interval.ms")),
+            broker_session_timeout_ms: number(get("broker.session.timeout.ms")),
             connections_max_idle_ms: unless_negative(number(get("connections.max.idle.ms"))),
             default_replication_factor: number(get("default.replication.factor")),
             delete_topic: get("delete.topic.enable").and_then(parse_bool).unwrap_or_default(),
             fetch_max_bytes: number(get("fetch.max.bytes")),
+            leader_imbalance_check_interval_s: number(get("leader.imbalance.check.interval.seconds")),
             log_cleaner_backoff_ms: number(get("log.cleaner.backoff.ms")),
             log_cleaner_dedupe_buffer_bytes: number(get("log.cleaner.dedupe.buffer.size")),
             log_cleaner_enable: get("log.cleaner.enable").and_then(parse_bool).unwrap_or_default(),
@@ -294,6 +314,10 @@ impl BrokerConfig {
             disk_reserve_bytes: number(get("ottla.disk.reserve.bytes")),
             memory_bytes: number(get("ottla.memory.bytes")),
             producer_id_expiration_ms: number(get("producer.id.expiration.ms")),
+            replica_fetch_max_bytes: number(get("replica.fetch.max.bytes")),
+            replica_fetch_response_max_bytes: number(get("replica.fetch.response.max.bytes")),
+            replica_fetch_wait_max_ms: number(get("replica.fetch.wait.max.ms")),
+            replica_lag_time_max_ms: number(get("replica.lag.time.max.ms")),
             socket_request_max_bytes: number(get("socket.request.max.bytes")),
             transaction_max_timeout_ms: number(get("transaction.max.timeout.ms")),
         }

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use ottla_types::BrokerId;
 
-use super::{AlteredConfigs, ConfigAlteration, IncrementalAlteration, Rows, distinct};
+use super::{distinct, transition::Setting};
 use crate::{
-    ConfigResource, Image, Record, Refusal,
+    AlteredConfigs, ConfigAlteration, ConfigResource, Image, IncrementalAlteration, Partition, Record, Refusal, Rows,
     config::{
         Change, ConfigError, Layers, Overrides, Scope, Settings, TopicConfig, check_group, check_groups, check_limits,
         check_together, is_swallowed,
@@ -17,6 +17,8 @@ use crate::{
 };
 
 static NONE: Overrides = Overrides::new();
+
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
 /// Longest id of a group, in bytes: what the records of `__consumer_offsets` can hold.
 const MAX_GROUP_ID: usize = 32_767;
@@ -72,6 +74,24 @@ pub(super) fn increment(
         .map(|(resource, alteration)| (resource, alteration.ok_or_else(duplicate).and_then(&mut one)))
         .collect();
     (records, rows)
+}
+
+/// What some changes of configs mean for partitions: an ELR goes where the ISR suffices now, because from now on
+/// records are committed without its members; and where any replica may lead now, one does.
+pub(super) fn follow_up(image: &Image, settings: &Settings, changes: &[Record]) -> Vec<Record> {
+    let matters = |record: &Record| match record {
+        Record::ConfigSet { key, .. } | Record::ConfigRemoved { key, .. } => {
+            key == MIN_INSYNC_REPLICAS || key == "unclean.leader.election.enable"
+        }
+        _ => false,
+    };
+    if !changes.iter().any(matters) {
+        return Vec::new();
+    }
+    let mut after = image.clone();
+    changes.iter().for_each(|change| after.apply(change));
+    let concerned = |partition: &Partition| !partition.elr.is_empty() || partition.leader.is_none();
+    Setting::new(&after, settings).sweep(concerned, |_, _| {})
 }
 
 /// Checks what would be set on a topic over `base`, and leaves out the names of older tools that are taken without
@@ -163,6 +183,12 @@ impl<'a> Target<'a> {
         let fixed: Vec<&str> = changed.iter().filter(fixed).map(String::as_str).collect();
         if !fixed.is_empty() {
             return Err(self.refuse(ConfigError::NotDynamic { keys: fixed.join(", ") }));
+        }
+        // The controller reckons with one value for all leaders when it says who is eligible (KIP-966).
+        if matches!(self.resource, ConfigResource::Broker(_)) && changed.contains(MIN_INSYNC_REPLICAS) {
+            return Err(Refusal::InvalidRequest(format!(
+                "{MIN_INSYNC_REPLICAS} can be set on a topic or for all brokers, not for a single one."
+            )));
         }
         for key in changed {
             if let Some(value) = after.get(key) {

@@ -1,17 +1,23 @@
 //! Decisions about topics: create, delete, grow. Each row of a request stands or falls by itself.
 //!
-//! What is not here: who may ask, and automatic creation, which is a CreateTopics of the broker's own.
+//! What is not here: who may ask, automatic creation, which is a CreateTopics of the broker's own, and which brokers
+//! are chosen (`placement.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use ottla_types::{BrokerId, LeaderEpoch, PartitionIndex, Timestamp, TopicId};
+use ottla_types::{BrokerId, PartitionIndex, Timestamp, TopicId};
 
-use super::{CreatedTopic, DeletedTopic, NewPartitions, NewTopic, Rows, TopicRef, brokers::draw_id, configs, distinct};
+use super::{
+    cluster::draw_id,
+    configs, distinct,
+    placement::{Placement, check_assignments, place, takers_count},
+};
 use crate::{
-    ConfigResource, Image, OFFSETS_TOPIC, Record, Refusal,
+    ConfigResource, CreatedTopic, DeletedTopic, Image, NewPartitions, NewTopic, OFFSETS_TOPIC, Partition, Record,
+    Refusal, Rows, TopicRef,
     config::{BrokerConfig, ConfigError, GroupConfig, Overrides, Settings, TopicConfig},
     name::{METADATA_TOPIC, metric_name},
     validate_topic_name,
@@ -20,7 +26,8 @@ use crate::{
 /// The most partitions one request may make, as in Kafka: each costs files and memory for as long as it lives.
 const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
 
-type Placement = Vec<Arc<[BrokerId]>>;
+/// How many copies a topic gets if nobody says, as far as there are brokers.
+const DEFAULT_COPIES: i16 = 3;
 
 pub(super) fn create(
     image: &Image,
@@ -48,11 +55,10 @@ pub(super) fn create_offsets_topic(
     entropy: &mut dyn FnMut() -> [u8; 16],
 ) -> (Vec<Record>, Rows<String, CreatedTopic>) {
     let config = GroupConfig::resolve(&configs::deciding_layers(image, settings));
-    let brokers = i16::try_from(image.brokers().len()).unwrap_or(i16::MAX);
     let topic = NewTopic {
         name: OFFSETS_TOPIC.to_owned(),
         partitions: config.offsets_topic_partitions,
-        replication_factor: config.offsets_topic_replication_factor.min(brokers),
+        replication_factor: as_far_as_there_are_brokers(image, config.offsets_topic_replication_factor),
         ..NewTopic::default()
     };
     let overrides = [
@@ -74,7 +80,8 @@ pub(super) fn create_offsets_topic(
 struct Creation<'a> {
     image: &'a Image,
     now: Timestamp,
-    defaults: BrokerConfig,
+    num_partitions: i32,
+    replication_factor: i16,
     base: TopicConfig,
     budget: usize,
     /// Those of the rows before.
@@ -84,10 +91,16 @@ struct Creation<'a> {
 
 impl<'a> Creation<'a> {
     fn new(image: &'a Image, settings: &Settings, now: Timestamp) -> Creation<'a> {
+        let defaults = broker_config(image, settings);
+        let replication_factor = match settings.get("default.replication.factor") {
+            Some(_) => defaults.default_replication_factor,
+            None => as_far_as_there_are_brokers(image, DEFAULT_COPIES),
+        };
         Creation {
             image,
             now,
-            defaults: broker_config(image, settings),
+            num_partitions: defaults.num_partitions,
+            replication_factor,
             base: TopicConfig::resolve(&configs::deciding_layers(image, settings)),
             budget: MAX_PARTITIONS_PER_REQUEST,
             metric_names: BTreeMap::new(),
@@ -114,7 +127,7 @@ impl<'a> Creation<'a> {
         let name: Arc<str> = name.into();
         let replication_factor = placement.first().map_or(0, |replicas| replicas.len());
         self.records.push(Record::TopicCreated { id, name: name.clone(), created: self.now });
-        self.records.extend(partition_records(id, 0, placement));
+        self.records.extend(partition_records(self.image, id, 0, placement));
         self.records.extend(overrides.iter().map(|(key, value)| Record::ConfigSet {
             resource: ConfigResource::Topic(id),
             key: key.clone(),
@@ -164,11 +177,11 @@ impl<'a> Creation<'a> {
 
     fn place(&self, entropy: &mut dyn FnMut() -> [u8; 16], topic: &NewTopic) -> Result<Placement, Refusal> {
         let partitions = match topic.partitions {
-            -1 => self.defaults.num_partitions,
+            -1 => self.num_partitions,
             count => count,
         };
         let factor = match topic.replication_factor {
-            -1 => self.defaults.default_replication_factor,
+            -1 => self.replication_factor,
             factor => factor,
         };
         let partitions = usize::try_from(partitions).ok().filter(|&count| count > 0).ok_or_else(|| {
@@ -264,7 +277,7 @@ pub(super) fn grow(
         if more > budget {
             return Err(too_many());
         }
-        let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+        let factor = topic.partitions.first().map_or(1, |partition| partition.target_replicas().count());
         let placement = match wanted.assignments {
             None => place(image, entropy, current, more, i16::try_from(factor).unwrap_or(i16::MAX))?,
             Some(assignments) if assignments.len() != more => {
@@ -276,7 +289,7 @@ pub(super) fn grow(
             Some(assignments) => check_assignments(image, assignments.iter(), Some(factor))?,
         };
         budget -= more;
-        records.extend(partition_records(topic.id, current, &placement));
+        records.extend(partition_records(image, topic.id, current, &placement));
         Ok(())
     };
     let rows = distinct(topics, |topic| topic.name.clone())
@@ -286,76 +299,27 @@ pub(super) fn grow(
     (records, rows)
 }
 
-/// Replicas for `count` partitions from number `first` on: leaders take turns, and so do the followers behind them.
-fn place(
-    image: &Image,
-    entropy: &mut dyn FnMut() -> [u8; 16],
+fn partition_records<'a>(
+    image: &'a Image,
+    topic: TopicId,
     first: usize,
-    count: usize,
-    factor: i16,
-) -> Result<Placement, Refusal> {
-    let brokers: Vec<BrokerId> = image.brokers().map(|broker| broker.id).collect();
-    let factor = usize::try_from(factor).ok().filter(|&factor| factor > 0).ok_or_else(|| {
-        Refusal::InvalidReplicationFactor(format!("{factor} is not a replication factor; 1 or more is"))
-    })?;
-    if factor > brokers.len() {
-        return Err(Refusal::InvalidReplicationFactor(format!(
-            "Unable to replicate the partition {factor} time(s): only {} broker(s) are registered.",
-            brokers.len()
-        )));
-    }
-    // Topics begin at different brokers, or the first would lead partition 0 of all.
-    let [start, ..] = entropy();
-    let replicas = |partition: usize| {
-        let turn = (first + partition) % brokers.len() + usize::from(start) % brokers.len();
-        brokers.iter().copied().cycle().skip(turn).take(factor).collect()
-    };
-    Ok((0..count).map(replicas).collect())
-}
-
-/// Assignments by hand: brokers that exist, none twice, as many for each partition (and as many as `factor` says).
-fn check_assignments<'a>(
-    image: &Image,
-    assignments: impl Iterator<Item = &'a Vec<BrokerId>>,
-    mut factor: Option<usize>,
-) -> Result<Placement, Refusal> {
-    let refuse = |why: String| Err(Refusal::InvalidAssignment(why));
-    let mut placement = Placement::new();
-    for replicas in assignments {
-        let factor = *factor.get_or_insert(replicas.len());
-        if replicas.is_empty() {
-            return refuse("A partition must be assigned to at least one broker.".to_owned());
-        }
-        if replicas.len() != factor {
-            let given = replicas.len();
-            return refuse(format!("A partition is assigned to {given} broker(s) where {factor} are expected."));
-        }
-        for (index, broker) in replicas.iter().enumerate() {
-            if image.broker(*broker).is_none() {
-                return refuse(format!("Broker {broker} is assigned a partition and is not registered."));
-            }
-            if replicas.iter().take(index).any(|before| before == broker) {
-                return refuse(format!("Broker {broker} is assigned the same partition twice."));
-            }
-        }
-        placement.push(replicas.as_slice().into());
-    }
-    Ok(placement)
-}
-
-fn partition_records(topic: TopicId, first: usize, placement: &[Arc<[BrokerId]>]) -> impl Iterator<Item = Record> {
+    placement: &'a [Arc<[BrokerId]>],
+) -> impl Iterator<Item = Record> {
     let first = i32::try_from(first).unwrap_or(i32::MAX);
-    (first..).zip(placement).filter_map(move |(index, replicas)| {
-        Some(Record::PartitionCreated {
-            topic,
-            index: PartitionIndex(index),
-            replicas: replicas.clone(),
-            isr: replicas.clone(),
-            leader: *replicas.first()?,
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: 0,
-        })
+    (first..).map(PartitionIndex).zip(placement).map(move |(index, replicas)| {
+        let mut partition = Partition::on(replicas.clone());
+        // By hand a partition can be put on brokers that are down: they are to catch up.
+        if !replicas.iter().all(|&replica| image.is_live(replica)) {
+            partition.isr = replicas.iter().copied().filter(|&replica| image.is_live(replica)).collect();
+            partition.leader = partition.isr.first().copied();
+        }
+        Record::PartitionCreated { topic, index, partition }
     })
+}
+
+/// So many replicas, or as many as there are brokers to take them; at least one, which is then refused.
+pub(super) fn as_far_as_there_are_brokers(image: &Image, factor: i16) -> i16 {
+    factor.min(i16::try_from(takers_count(image)).unwrap_or(i16::MAX)).max(1)
 }
 
 /// The broker-level configs that decide for the whole cluster: this broker's static ones, and what is set for all.

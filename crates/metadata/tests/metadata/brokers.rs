@@ -1,9 +1,12 @@
-//! The cluster's birth, its brokers and its producer ids.
+//! The cluster's birth, its brokers' coming and going, and its producer ids.
 
-use ottla_metadata::{Command, GROUP_VERSION, METADATA_VERSION, Record, Refusal, Reply};
-use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, ProducerId};
+use ottla_metadata::{
+    BrokerRegistration, Command, ELIGIBLE_LEADER_REPLICAS_VERSION, GROUP_VERSION, METADATA_VERSION, Partition, Record,
+    Refusal, Reply,
+};
+use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId};
 
-use crate::cluster::{Cluster, registration, topic};
+use crate::cluster::{Cluster, directory, ids, on_topic, registration, set, sized, topic};
 
 #[test]
 fn a_cluster_is_born_once() {
@@ -20,7 +23,8 @@ fn only_features_that_are_served_are_finalised() {
     let cluster = Cluster::of(1);
     let features: Vec<(&str, i16)> =
         cluster.image.features().iter().map(|(name, level)| (name.as_str(), *level)).collect();
-    assert_eq!(features, [("group.version", 1), ("metadata.version", METADATA_VERSION.max)]);
+    let elr = ELIGIBLE_LEADER_REPLICAS_VERSION;
+    assert_eq!(features, [(elr.name, 1), ("group.version", 1), ("metadata.version", METADATA_VERSION.max)]);
     assert!(cluster.image.features_epoch() > 0);
 }
 
@@ -31,43 +35,256 @@ fn a_cluster_of_an_older_version_gets_the_features_that_are_new_and_keeps_its_le
         cluster.image.apply(&Record::FeatureLevel { name: name.to_owned(), level });
     }
     cluster.run(Command::Bootstrap).unwrap();
-    let features: Vec<(&str, i16)> =
-        cluster.image.features().iter().map(|(name, level)| (name.as_str(), *level)).collect();
-    assert_eq!(features, [("group.version", 1), ("metadata.version", 29)]);
+    let level = |name: &str| cluster.image.features().get(name).copied();
+    assert_eq!((level("group.version"), level("metadata.version")), (Some(1), Some(29)));
 }
 
 #[test]
 fn a1_the_same_incarnation_keeps_its_epoch_and_a_new_one_gets_a_new() {
     let mut cluster = Cluster::of(2);
-    let first = cluster.register(registration(1, 1, true));
+    let known = cluster.image.broker(BrokerId(1)).unwrap().clone();
+    let again = BrokerRegistration { incarnation: known.incarnation, ..registration(1, 0) };
     let length = cluster.log.len();
-    assert_eq!(cluster.register(registration(1, 1, false)), first, "asked again");
+    assert_eq!(cluster.register(again.clone()), Ok((BrokerId(1), known.epoch)), "asked again");
+    assert_eq!(cluster.register(BrokerRegistration { id: None, ..again }), Ok((BrokerId(1), known.epoch)));
     assert_eq!(cluster.log.len(), length);
-    let second = cluster.register(registration(1, 2, true));
-    assert!(second > cluster.image.broker(BrokerId(2)).unwrap().epoch && second > first);
-    assert_eq!(cluster.image.broker(BrokerId(1)).unwrap().epoch, second);
+    cluster.start(1, true);
+    assert!(cluster.epoch(1) > cluster.epoch(2) && cluster.epoch(1) > known.epoch);
 }
 
 #[test]
-fn an_unclean_restart_begins_a_new_leader_epoch_and_a_clean_one_does_not() {
+fn a1_a_live_brokers_number_is_taken_until_its_session_has_ended() {
+    let mut cluster = Cluster::of(2);
+    let refused = Err(Refusal::DuplicateRegistration(BrokerId(1)));
+    assert_eq!(cluster.register(registration(1, 77)), refused);
+    let stale = Some(BrokerEpoch(cluster.epoch(1).0 - 1));
+    assert_eq!(cluster.register(BrokerRegistration { previous_epoch: stale, ..registration(1, 77) }), refused);
+    let elsewhere = BrokerRegistration { directory: [9; 16], ..registration(1, 77) };
+    let proof = Some(cluster.epoch(1));
+    assert_eq!(cluster.register(BrokerRegistration { previous_epoch: proof, ..elsewhere.clone() }), refused);
+
+    // What proves that the old process ended by itself ends its session.
+    cluster.register(BrokerRegistration { previous_epoch: proof, ..registration(1, 77) }).unwrap();
+    assert!(cluster.image.broker(BrokerId(1)).unwrap().fenced);
+    // A fenced one can be followed by any.
+    cluster.register(registration(1, 78)).unwrap();
+    cluster.register(elsewhere).unwrap();
+}
+
+#[test]
+fn m4_a_broker_is_fenced_until_it_has_applied_its_own_registration() {
+    let mut cluster = Cluster::of(0);
+    let before = cluster.image.offset();
+    let (id, epoch) = cluster.register(registration(1, 1)).unwrap();
+    assert!(epoch.0 >= before.0 && cluster.image.offset() > Offset(epoch.0), "the offset of its record is its epoch");
+    assert!(!cluster.image.is_live(id));
+    let refused = cluster.create_one(topic("early"));
+    assert!(matches!(refused, Err(Refusal::InvalidReplicationFactor(_))), "{refused:?}");
+    cluster.unfence(1);
+    assert!(cluster.image.is_live(id));
+    cluster.create_one(topic("now")).unwrap();
+    let stale = Command::UnfenceBroker { id, epoch: BrokerEpoch(epoch.0 - 1) };
+    assert_eq!(cluster.run(stale), Err(Refusal::StaleBrokerEpoch(id)));
+}
+
+#[test]
+fn numbers_are_given_out_once_and_kept_by_directory() {
+    let mut cluster = Cluster::of(0);
+    cluster.start(2, false);
+    let join = |incarnation: u8, directory: [u8; 16]| BrokerRegistration {
+        id: None,
+        directory,
+        ..registration(0, incarnation)
+    };
+    assert_eq!(cluster.register(join(50, [50; 16])).unwrap().0, BrokerId(1));
+    assert_eq!(cluster.register(join(51, [51; 16])).unwrap().0, BrokerId(3), "2 has been taken");
+    assert_eq!(cluster.register(join(52, [50; 16])).unwrap().0, BrokerId(1), "the same directory");
+    cluster.run(Command::UnregisterBroker { id: BrokerId(3) }).unwrap();
+    assert_eq!(cluster.register(join(53, [53; 16])).unwrap().0, BrokerId(4), "3 has been used");
+    // Whoever asks for it by number gets it.
+    assert_eq!(cluster.register(registration(3, 54)).unwrap().0, BrokerId(3));
+
+    let copied = BrokerRegistration { directory: directory(2), ..registration(7, 1) };
+    for wrong in [registration(-1, 1), BrokerRegistration { directory: [0; 16], ..registration(7, 1) }, copied] {
+        assert!(matches!(cluster.register(wrong), Err(Refusal::InvalidRequest(_))));
+    }
+}
+
+/// One partition on three brokers, of which two must be in sync.
+fn replicated(durability: &str) -> Cluster {
+    let mut cluster = Cluster::of(3);
+    let configs = [("min.insync.replicas", "2"), ("ottla.durability", durability)];
+    let configs = configs.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).to_vec();
+    let assignments = vec![(PartitionIndex(0), ids(&[1, 2, 3]))];
+    cluster.create_one(ottla_metadata::NewTopic { configs, assignments, ..topic("t") }).unwrap();
+    cluster
+}
+
+fn lists(partition: &Partition) -> (Vec<i32>, Vec<i32>, Option<i32>) {
+    let numbers = |brokers: &[BrokerId]| brokers.iter().map(|id| id.0).collect();
+    (numbers(&partition.isr), numbers(&partition.elr), partition.leader.map(|id| id.0))
+}
+
+#[test]
+fn a1_b10_a_fenced_broker_leads_nothing_and_is_in_no_isr() {
+    let mut cluster = replicated("fsync");
+    cluster.fence(1);
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![2, 3], vec![], Some(2)));
+    assert_eq!(cluster.partition("t", 0).leader_epoch, LeaderEpoch(1));
+    // It comes back by catching up, not by being there.
+    cluster.start(1, true);
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![2, 3], vec![], Some(2)));
+    let fenced_again = Command::FenceBroker { id: BrokerId(1), epoch: BrokerEpoch(0) };
+    assert_eq!(cluster.run(fenced_again), Err(Refusal::StaleBrokerEpoch(BrokerId(1))));
+}
+
+#[test]
+fn a2_b12_a_lossy_restart_costs_eligibility_where_memory_is_all_there_was() {
+    let mut cluster = replicated("replicated");
+    cluster.fence(3);
+    cluster.fence(2);
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![2], Some(1)));
+    cluster.begin_start(2, true);
+    assert_eq!(lists(cluster.partition("t", 0)).1, [2], "it has proof of a clean end");
+    cluster.begin_start(2, false);
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![], Some(1)));
+}
+
+#[test]
+fn a2_what_was_synced_survives_a_lossy_restart_but_not_a_new_disk() {
+    let mut cluster = replicated("fsync");
+    cluster.fence(3);
+    cluster.fence(2);
+    cluster.begin_start(2, false);
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![2], Some(1)));
+    let incarnation = cluster.incarnation();
+    cluster.register(BrokerRegistration { directory: [9; 16], ..registration(2, incarnation) }).unwrap();
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![], Some(1)));
+}
+
+#[test]
+fn l5_a_broker_with_a_new_disk_is_not_elected_because_it_led_last() {
     let mut cluster = Cluster::of(1);
-    cluster.register(registration(1, 2, false));
-    assert!(
-        !cluster.log.iter().any(|record| matches!(record, Record::BrokerRestartedUncleanly { .. })),
-        "nothing led, nothing to say"
-    );
-    cluster.create_one(topic("orders")).unwrap();
-    cluster.register(registration(1, 3, true));
-    assert_eq!(cluster.topic("orders").partitions[0].leader_epoch, LeaderEpoch(0));
-    cluster.register(registration(1, 4, false));
-    let partition = cluster.topic("orders").partitions[0].clone();
-    assert_eq!((partition.leader_epoch, partition.partition_epoch), (LeaderEpoch(1), 1));
+    cluster.create_one(topic("t")).unwrap();
+    cluster.fence(1);
+    let incarnation = cluster.incarnation();
+    cluster.register(BrokerRegistration { directory: [9; 16], ..registration(1, incarnation) }).unwrap();
+    cluster.unfence(1);
+    let partition = cluster.partition("t", 0);
+    assert_eq!((partition.leader, partition.last_known_leader, partition.elr.len()), (None, None, 0));
 }
 
 #[test]
-fn a_broker_below_zero_is_refused() {
-    let refused = Cluster::of(0).run(Command::RegisterBroker(registration(-1, 1, true)));
-    assert!(matches!(refused, Err(Refusal::InvalidRequest(_))));
+fn a_single_node_stops_starts_and_goes_on() {
+    let mut cluster = Cluster::of(1);
+    cluster.create_one(topic("t")).unwrap();
+    for clean in [true, false, true] {
+        let before = cluster.partition("t", 0).leader_epoch;
+        if clean {
+            assert_eq!(cluster.shut_down(1), 1, "nobody can take it");
+        }
+        cluster.start(1, clean);
+        let partition = cluster.partition("t", 0);
+        assert_eq!(lists(partition), (vec![1], vec![], Some(1)));
+        assert!(partition.leader_epoch > before && !partition.recovering, "KIP-101");
+    }
+}
+
+#[test]
+fn a_broker_that_is_all_there_is_goes_on_leading() {
+    let mut cluster = Cluster::of(1);
+    cluster.create_one(sized("t", 3, 1)).unwrap();
+    let alone = |incarnation: u8| BrokerRegistration { alone: true, ..registration(1, incarnation) };
+    let proof = Some(cluster.epoch(1));
+    let length = cluster.log.len();
+    cluster.register(BrokerRegistration { previous_epoch: proof, ..alone(50) }).unwrap();
+    assert_eq!(cluster.log.len() - length, 1, "no record for each partition");
+    assert!(cluster.image.is_live(BrokerId(1)));
+    assert_eq!(cluster.partition("t", 0).leader_epoch, LeaderEpoch(0), "a clean end loses nothing");
+    cluster.register(alone(51)).unwrap();
+    let partition = cluster.partition("t", 2);
+    assert_eq!((lists(partition), partition.leader_epoch), ((vec![1], vec![], Some(1)), LeaderEpoch(1)), "KIP-101");
+    // With another disk, or where others take part, it begins like everybody.
+    cluster.register(BrokerRegistration { directory: [9; 16], ..alone(52) }).unwrap();
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![], vec![], None));
+
+    let mut cluster = Cluster::of(2);
+    cluster.create_one(sized("t", 1, 2)).unwrap();
+    cluster.register(alone(50)).unwrap();
+    assert!(cluster.image.broker(BrokerId(1)).unwrap().fenced);
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![2], vec![], Some(2)));
+}
+
+#[test]
+fn a_broker_registered_by_an_older_version_comes_back_with_its_copies() {
+    let mut cluster = Cluster::of(0);
+    cluster.image.apply(&Record::BrokerRegistered {
+        id: BrokerId(1),
+        epoch: BrokerEpoch(1),
+        incarnation: [200; 16],
+        directory: [0; 16],
+        rack: None,
+        listeners: [].into(),
+        registered: ottla_types::Timestamp(0),
+        fenced: false,
+    });
+    cluster.create_one(topic("t")).unwrap();
+    cluster.start(1, false);
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![], Some(1)));
+    assert_eq!(cluster.image.broker(BrokerId(1)).unwrap().directory, directory(1));
+}
+
+#[test]
+fn s1_a_broker_that_shuts_down_hands_over_what_others_can_take() {
+    let mut cluster = replicated("fsync");
+    cluster.create_one(sized("alone", 1, 1)).unwrap();
+    let only = cluster.partition("alone", 0).leader.unwrap().0;
+    cluster.set_isr("t", 0, &[1, 2]).unwrap();
+    let expected = usize::from(only == 1);
+    assert_eq!(cluster.shut_down(1), expected);
+    assert_eq!(cluster.shut_down(1), expected, "asked again");
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![2], vec![1], Some(2)), "below min: it stays eligible");
+    // The last in sync stays until another has caught up, and hands over in the same moment.
+    assert_eq!(cluster.shut_down(2), 1 + usize::from(only == 2));
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![2], vec![1], Some(2)));
+    let refused = cluster.set_isr("t", 0, &[2, 1]);
+    assert!(matches!(refused, Err(Refusal::IneligibleReplica(BrokerId(1), _))), "B10: {refused:?}");
+    assert_eq!(cluster.set_isr("t", 0, &[2, 3]), Err(Refusal::NewLeaderElected));
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![3], vec![1, 2], Some(3)));
+    // It stays out until it registers again.
+    cluster.unfence(1);
+    assert!(!cluster.image.is_live(BrokerId(1)));
+    cluster.start(1, true);
+    assert!(cluster.image.is_live(BrokerId(1)));
+}
+
+#[test]
+fn a_broker_is_unregistered_when_it_is_down_and_nobody_needs_it() {
+    let mut cluster = Cluster::of(3);
+    let unregister = |id: i32| Command::UnregisterBroker { id: BrokerId(id) };
+    assert_eq!(cluster.run(unregister(9)), Err(Refusal::BrokerNotRegistered(BrokerId(9))));
+    assert!(matches!(cluster.run(unregister(3)), Err(Refusal::InvalidRequest(_))), "it runs");
+    cluster.create_one(crate::cluster::by_hand("alone", &[(0, &[3])])).unwrap();
+    cluster.create_one(crate::cluster::by_hand("shared", &[(0, &[3, 1])])).unwrap();
+    cluster.fence(3);
+    let Err(Refusal::InvalidRequest(why)) = cluster.run(unregister(3)) else { panic!("its copy is the last") };
+    assert!(why.contains("alone-0"), "{why}");
+    let topics = vec![ottla_metadata::TopicRef::Name("alone".to_owned())];
+    cluster.run(Command::DeleteTopics { topics }).unwrap();
+    cluster.run(unregister(3)).unwrap();
+    assert!(cluster.image.broker(BrokerId(3)).is_none());
+    assert_eq!(cluster.partition("shared", 0).leader, Some(BrokerId(1)));
+}
+
+#[test]
+fn min_insync_replicas_is_no_single_brokers_affair() {
+    let mut cluster = Cluster::of(2);
+    let one = ottla_metadata::AlteredConfigs::Broker(Some(BrokerId(1)));
+    let refused = cluster.alter(one, &[("min.insync.replicas", set("2"))]);
+    assert!(matches!(refused, Err(Refusal::InvalidRequest(_))), "{refused:?}");
+    cluster.create_one(topic("t")).unwrap();
+    cluster.alter(on_topic("t"), &[("min.insync.replicas", set("2"))]).unwrap();
+    cluster.alter(crate::cluster::ALL_BROKERS, &[("min.insync.replicas", set("2"))]).unwrap();
 }
 
 #[test]

@@ -1,18 +1,22 @@
-//! A cluster whose log is a `Vec`: what a node does with the machine, without the node.
+//! A cluster whose log is a `Vec`: what a node does with the machine, without the node. After every command the
+//! invariants of the cluster are checked.
 
 use ottla_metadata::{
     AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, CreatedTopic, Image, IncrementalAlteration,
-    Listener, NewTopic, Record, Refusal, Reply, Topic,
+    IsrChange, Listener, NewTopic, Partition, Record, Refusal, Reply, Topic,
     config::{Operation, Settings, TopicConfig},
     decide,
 };
-use ottla_types::{BrokerEpoch, BrokerId, Timestamp};
+use ottla_types::{BrokerEpoch, BrokerId, PartitionIndex, Timestamp};
+
+use crate::invariants;
 
 pub(crate) struct Cluster {
     pub(crate) image: Image,
     pub(crate) settings: Settings,
     pub(crate) log: Vec<Record>,
     draws: u64,
+    incarnations: u8,
 }
 
 /// Static settings from pairs that must be right.
@@ -27,31 +31,70 @@ pub(crate) fn topic(name: &str) -> NewTopic {
     NewTopic { name: name.to_owned(), partitions: -1, replication_factor: -1, ..NewTopic::default() }
 }
 
-pub(crate) fn registration(id: i32, incarnation: u8, clean: bool) -> BrokerRegistration {
+/// A topic of that shape.
+pub(crate) fn sized(name: &str, partitions: i32, replication_factor: i16) -> NewTopic {
+    NewTopic { partitions, replication_factor, ..topic(name) }
+}
+
+/// A topic whose partitions lie on these brokers.
+pub(crate) fn by_hand(name: &str, assignments: &[(i32, &[i32])]) -> NewTopic {
+    let one = |(index, brokers): &(i32, &[i32])| (PartitionIndex(*index), ids(brokers));
+    NewTopic { assignments: assignments.iter().map(one).collect(), ..topic(name) }
+}
+
+pub(crate) fn ids(brokers: &[i32]) -> Vec<BrokerId> {
+    brokers.iter().copied().map(BrokerId).collect()
+}
+
+/// The directory that a broker has unless a test says otherwise.
+pub(crate) fn directory(id: i32) -> [u8; 16] {
+    [(100 + id) as u8; 16]
+}
+
+/// A start without proof of a clean end.
+pub(crate) fn registration(id: i32, incarnation: u8) -> BrokerRegistration {
     let listener =
         Listener { name: "PLAINTEXT".to_owned(), host: "localhost".to_owned(), port: 9092, security_protocol: 0 };
     BrokerRegistration {
-        id: BrokerId(id),
+        id: Some(BrokerId(id)),
+        directory: directory(id),
         incarnation: [incarnation; 16],
         rack: Some("here".into()),
         listeners: vec![listener].into(),
-        clean,
+        previous_epoch: None,
+        alone: false,
     }
 }
 
 impl Cluster {
-    /// A bootstrapped cluster of the brokers 1 to `brokers`.
+    /// A bootstrapped cluster of the brokers 1 to `brokers`, all of them live.
     pub(crate) fn of(brokers: i32) -> Cluster {
         Cluster::with(brokers, &[])
     }
 
     pub(crate) fn with(brokers: i32, pairs: &[(&str, &str)]) -> Cluster {
-        let mut cluster = Cluster { image: Image::default(), settings: settings(pairs), log: Vec::new(), draws: 0 };
+        let (settings, log) = (settings(pairs), Vec::new());
+        let mut cluster = Cluster { image: Image::default(), settings, log, draws: 0, incarnations: 0 };
         cluster.run(Command::Bootstrap).unwrap();
-        for id in 1..=brokers {
-            cluster.register(registration(id, 1, true));
+        (1..=brokers).for_each(|id| cluster.start(id, false));
+        cluster
+    }
+
+    /// Brokers that stand in these racks; the first is number 1.
+    pub(crate) fn in_racks(racks: &[&str]) -> Cluster {
+        let mut cluster = Cluster::of(0);
+        for (id, rack) in (1..).zip(racks) {
+            let incarnation = cluster.incarnation();
+            let rack = Some((*rack).into());
+            cluster.register(BrokerRegistration { rack, ..registration(id, incarnation) }).unwrap();
+            cluster.unfence(id);
         }
         cluster
+    }
+
+    pub(crate) fn incarnation(&mut self) -> u8 {
+        self.incarnations += 1;
+        self.incarnations
     }
 
     /// Decides, and commits what was decided.
@@ -62,19 +105,92 @@ impl Cluster {
             u128::from(*draws).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()
         };
         let (records, reply) =
-            decide(&self.image, &self.settings, Timestamp(1_700_000_000_000), &mut entropy, command)?;
+            decide(&self.image, &self.settings, Timestamp(1_700_000_000_000), &mut entropy, command.clone())?;
+        let before = self.image.clone();
         for record in records {
             self.image.apply(&record);
             self.log.push(record);
         }
+        invariants::check(&before, &self.image, &self.settings, &command);
         Ok(reply)
     }
 
-    pub(crate) fn register(&mut self, registration: BrokerRegistration) -> BrokerEpoch {
-        match self.run(Command::RegisterBroker(registration)) {
-            Ok(Reply::BrokerRegistered(epoch)) => epoch,
+    pub(crate) fn register(&mut self, registration: BrokerRegistration) -> Result<(BrokerId, BrokerEpoch), Refusal> {
+        match self.run(Command::RegisterBroker(registration))? {
+            Reply::BrokerRegistered { id, epoch } => Ok((id, epoch)),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A broker's process starts, after its last one ended, and catches up.
+    pub(crate) fn start(&mut self, id: i32, clean: bool) {
+        self.begin_start(id, clean);
+        self.unfence(id);
+    }
+
+    /// The same, without catching up.
+    pub(crate) fn begin_start(&mut self, id: i32, clean: bool) {
+        let known = self.image.broker(BrokerId(id)).cloned();
+        if known.is_some() && !clean {
+            self.fence(id);
+        }
+        let previous_epoch = known.filter(|_| clean).map(|known| known.epoch);
+        let registration = BrokerRegistration { previous_epoch, ..registration(id, self.incarnation()) };
+        self.register(registration).unwrap();
+    }
+
+    pub(crate) fn epoch(&self, id: i32) -> BrokerEpoch {
+        self.image.broker(BrokerId(id)).unwrap().epoch
+    }
+
+    pub(crate) fn fence(&mut self, id: i32) {
+        let epoch = self.epoch(id);
+        self.run(Command::FenceBroker { id: BrokerId(id), epoch }).unwrap();
+    }
+
+    pub(crate) fn unfence(&mut self, id: i32) {
+        let epoch = self.epoch(id);
+        self.run(Command::UnfenceBroker { id: BrokerId(id), epoch }).unwrap();
+    }
+
+    /// How many leaderships the broker has left.
+    pub(crate) fn shut_down(&mut self, id: i32) -> usize {
+        let epoch = self.epoch(id);
+        match self.run(Command::BeginShutdown { id: BrokerId(id), epoch }) {
+            Ok(Reply::ShuttingDown { leaderships }) => leaderships,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn partition(&self, topic: &str, index: i32) -> &Partition {
+        self.topic(topic).partition(PartitionIndex(index)).unwrap()
+    }
+
+    /// What the leader of a partition would send to have this ISR.
+    pub(crate) fn isr_change(&self, topic: &str, index: i32, isr: &[i32]) -> IsrChange {
+        let partition = self.partition(topic, index);
+        IsrChange {
+            topic: self.topic(topic).id,
+            index: PartitionIndex(index),
+            leader_epoch: partition.leader_epoch,
+            partition_epoch: partition.partition_epoch,
+            isr: isr.iter().map(|&id| (BrokerId(id), self.epoch(id))).collect(),
+            recovering: false,
+        }
+    }
+
+    pub(crate) fn send(&mut self, from: i32, change: IsrChange) -> Result<Partition, Refusal> {
+        let epoch = self.epoch(from);
+        match self.run(Command::AlterPartitions { broker: BrokerId(from), epoch, changes: vec![change] })? {
+            Reply::PartitionsAltered(rows) => rows.into_iter().next().unwrap().1,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The leader of a partition has its ISR changed.
+    pub(crate) fn set_isr(&mut self, topic: &str, index: i32, isr: &[i32]) -> Result<Partition, Refusal> {
+        let leader = self.partition(topic, index).leader.unwrap().0;
+        self.send(leader, self.isr_change(topic, index, isr))
     }
 
     pub(crate) fn create(&mut self, topics: Vec<NewTopic>, validate_only: bool) -> Vec<Result<CreatedTopic, Refusal>> {

@@ -173,12 +173,8 @@ fn wrong_values_are_refused_with_key_value_and_what_would_be_right() {
 #[test]
 fn what_ottla_lacks_is_refused_and_not_stored() {
     let mut cluster = with_topic();
-    let lacking = [
-        ("unclean.leader.election.enable", "true"),
-        ("remote.storage.enable", "true"),
-        ("remote.log.copy.disable", "true"),
-        ("local.retention.ms", "1000"),
-    ];
+    let lacking =
+        [("remote.storage.enable", "true"), ("remote.log.copy.disable", "true"), ("local.retention.ms", "1000")];
     let before = cluster.image.clone();
     for (key, value) in lacking {
         let refused = cluster.alter(on_topic("t"), &[(key, set(value))]);
@@ -193,7 +189,7 @@ fn what_ottla_lacks_is_refused_and_not_stored() {
     }
     assert_eq!(cluster.image, before);
     // The default, said aloud, is no wish for what is missing.
-    let harmless = [("remote.storage.enable", set("false")), ("unclean.leader.election.enable", set("false"))];
+    let harmless = [("remote.storage.enable", set("false"))];
     cluster.alter(on_topic("t"), &harmless).unwrap();
     let later: Vec<&str> =
         Scope::Topic.definitions().iter().filter(|d| d.need == Need::Later).map(|d| d.name).collect();
@@ -380,7 +376,8 @@ fn a_kafka_server_properties_loads_with_warnings_and_a_misspelt_name_of_ours_doe
     assert!(matches!(start("ottla.memory.byte", "1"), Err(ConfigError::UnknownOttlaKey { .. })));
     assert!(matches!(start("ottla.memory.bytes", "1"), Err(ConfigError::Invalid { .. })));
     assert!(matches!(start("log.dirs", "a,b"), Err(ConfigError::Invalid { .. })));
-    assert!(matches!(start("unclean.leader.election.enable", "true"), Err(ConfigError::Lacking { .. })));
+    assert_eq!(start("unclean.leader.election.enable", "true"), Ok(vec![]));
+    assert!(matches!(start("controller.quorum.voters", "1@a:9093"), Err(ConfigError::Lacking { .. })));
     assert!(matches!(start("log.retention.hours", "many"), Err(ConfigError::Invalid { .. })));
     assert_eq!(settings(&[("node.id", "3")]).get("node.id"), Some("3"));
 }

@@ -1,10 +1,10 @@
 //! What records add up to, with and without a snapshot on the way.
 
-use ottla_metadata::{Command, Image, NewPartitions, Record, TopicRef};
+use ottla_metadata::{Command, Image, NewPartitions, Partition, Record, TopicRef};
 use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use proptest::{collection::vec, prelude::*};
 
-use crate::cluster::{ALL_BROKERS, Cluster, on_topic, registration, set, topic};
+use crate::cluster::{ALL_BROKERS, Cluster, on_topic, set, sized, topic};
 use crate::records::record;
 
 fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> Image {
@@ -42,15 +42,24 @@ proptest! {
 #[test]
 fn m5_a_real_history_comes_back_from_its_snapshot() {
     let mut cluster = Cluster::of(3);
-    let mut big = topic("orders");
-    (big.partitions, big.replication_factor) = (6, 3);
-    big.configs = vec![("retention.ms".to_owned(), Some("1000".to_owned()))];
+    let mut big = sized("orders", 6, 3);
+    big.configs = vec![("min.insync.replicas".to_owned(), Some("2".to_owned()))];
     cluster.create_one(big).unwrap();
     cluster.create_one(topic("gone")).unwrap();
     cluster.alter(ALL_BROKERS, &[("log.retention.ms", set("5000"))]).unwrap();
     cluster.alter(on_topic("orders"), &[("segment.ms", set("7000"))]).unwrap();
     cluster.run(Command::DeleteTopics { topics: vec![TopicRef::Name("gone".to_owned())] }).unwrap();
-    cluster.register(registration(2, 9, false));
+    cluster.fence(3);
+    cluster.start(2, false);
+    cluster.set_isr("orders", 0, &[1, 2]).unwrap();
+    let epoch = cluster.epoch(1);
+    let damaged = vec![(cluster.topic("orders").id, PartitionIndex(1))];
+    cluster.run(Command::ReportDamage { broker: BrokerId(1), epoch, partitions: damaged }).unwrap();
+    cluster.run(Command::DrainBroker { id: BrokerId(2), drain: true }).unwrap_err();
+    cluster.start(4, false);
+    cluster.run(Command::DrainBroker { id: BrokerId(2), drain: true }).unwrap();
+    cluster.run(Command::UnregisterBroker { id: BrokerId(3) }).unwrap();
+    cluster.start(5, false);
     let grow = NewPartitions { name: "orders".to_owned(), count: 9, assignments: None };
     cluster.run(Command::CreatePartitions { topics: vec![grow], validate_only: false }).unwrap();
 
@@ -59,9 +68,12 @@ fn m5_a_real_history_comes_back_from_its_snapshot() {
         assert_eq!(image.offset(), Offset(end as i64));
         assert_eq!(restored(&image), image, "at offset {end}");
     }
+    // Every kind of state has been there.
     let partitions = &restored(&cluster.image).topic_named("orders").unwrap().partitions.clone();
     assert_eq!(partitions.len(), 9);
-    assert_eq!(partitions.iter().filter(|p| p.leader_epoch == LeaderEpoch(1)).count(), 2, "what broker 2 led");
+    assert!(partitions.iter().any(|partition| !partition.elr.is_empty()));
+    assert!(partitions.iter().any(|partition| partition.is_reassigning()));
+    assert!(restored(&cluster.image).broker(BrokerId(2)).unwrap().draining);
 }
 
 #[test]
@@ -70,8 +82,8 @@ fn m6_a_new_topic_of_an_old_name_shares_nothing_with_it() {
     let mut first = topic("orders");
     first.configs = vec![("retention.ms".to_owned(), Some("1000".to_owned()))];
     let old = cluster.create_one(first).unwrap().id;
-    cluster.register(registration(1, 2, false));
-    assert_eq!(cluster.topic("orders").partitions[0].leader_epoch, LeaderEpoch(1));
+    cluster.start(1, false);
+    assert_eq!(cluster.topic("orders").partitions[0].leader_epoch, LeaderEpoch(2), "it had no leader in between");
 
     cluster.run(Command::DeleteTopics { topics: vec![TopicRef::Id(old)] }).unwrap();
     assert!(cluster.image.topic_named("orders").is_none());
@@ -91,15 +103,14 @@ fn m6_a_new_topic_of_an_old_name_shares_nothing_with_it() {
 fn a_partition_says_who_is_in_sync_and_who_is_not() {
     let mut cluster = Cluster::of(2);
     let id = cluster.create_one(topic("t")).unwrap().id;
-    cluster.image.apply(&Record::PartitionCreated {
-        topic: id,
-        index: PartitionIndex(1),
-        replicas: [1, 2].map(BrokerId).into(),
+    let partition = Partition {
         isr: [2].map(BrokerId).into(),
-        leader: BrokerId(2),
+        leader: Some(BrokerId(2)),
         leader_epoch: LeaderEpoch(5),
         partition_epoch: 6,
-    });
+        ..Partition::on([1, 2].map(BrokerId).into())
+    };
+    cluster.image.apply(&Record::PartitionCreated { topic: id, index: PartitionIndex(1), partition });
     for image in [&cluster.image, &restored(&cluster.image)] {
         let partition = image.topic(id).unwrap().partition(PartitionIndex(1)).unwrap();
         assert_eq!((&*partition.replicas, &*partition.isr), (&[BrokerId(1), BrokerId(2)][..], &[BrokerId(2)][..]));
@@ -114,11 +125,11 @@ fn a_clone_sees_nothing_of_what_comes_after() {
     many.partitions = 10_000;
     cluster.create_one(many).unwrap();
     let published = cluster.image.clone();
-    cluster.register(registration(1, 2, false));
+    cluster.start(1, false);
     let epoch =
         |image: &Image| image.topic_named("many").unwrap().partition(PartitionIndex(9_999)).unwrap().leader_epoch;
     assert_eq!(epoch(&published), LeaderEpoch(0));
-    assert_eq!(epoch(&cluster.image), LeaderEpoch(1));
+    assert_eq!(epoch(&cluster.image), LeaderEpoch(2));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ottla_metadata::{ConfigResource, DecodeError, Listener, Record};
+use ottla_metadata::{ConfigResource, DecodeError, Listener, Partition, Record};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
 use proptest::{collection::vec, option, prelude::*};
 
@@ -41,38 +41,64 @@ fn listener() -> impl Strategy<Value = Listener> {
     })
 }
 
+fn partition() -> impl Strategy<Value = Partition> {
+    let lists = (brokers(), brokers(), brokers(), brokers(), brokers());
+    // -1 stands for none in the bytes, so it is no leader.
+    let leader = || option::of((0..4i32).prop_map(BrokerId));
+    (lists, leader(), leader(), any::<i32>(), any::<i32>(), any::<bool>()).prop_map(
+        |(lists, leader, last_known_leader, leader_epoch, partition_epoch, recovering)| {
+            let (replicas, isr, elr, adding, removing) = lists;
+            let leader_epoch = LeaderEpoch(leader_epoch);
+            Partition {
+                replicas,
+                isr,
+                elr,
+                leader,
+                last_known_leader,
+                leader_epoch,
+                partition_epoch,
+                adding,
+                removing,
+                recovering,
+            }
+        },
+    )
+}
+
 pub(crate) fn record() -> impl Strategy<Value = Record> {
-    let registered =
-        (broker(), any::<i64>(), any::<[u8; 16]>(), option::of(text()), vec(listener(), 0..3), any::<i64>());
-    let partition = (topic_id(), 0..3i32, brokers(), brokers(), broker(), any::<i32>(), any::<i32>());
+    let process = (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<bool>());
+    let registered = (broker(), any::<i64>(), process, option::of(text()), vec(listener(), 0..3), any::<i64>());
+    let numbered = || (topic_id(), (0..3i32).prop_map(PartitionIndex), partition());
     prop_oneof![
         text().prop_map(|id| Record::ClusterRegistered { cluster_id: id.into() }),
         (text(), -1..3i16).prop_map(|(name, level)| Record::FeatureLevel { name, level }),
-        registered.prop_map(|(id, epoch, incarnation, rack, listeners, registered)| Record::BrokerRegistered {
-            id,
-            epoch: BrokerEpoch(epoch),
-            incarnation,
-            rack: rack.map(Arc::from),
-            listeners: listeners.into(),
-            registered: Timestamp(registered),
+        registered.prop_map(|(id, epoch, (incarnation, directory, fenced), rack, listeners, registered)| {
+            Record::BrokerRegistered {
+                id,
+                epoch: BrokerEpoch(epoch),
+                incarnation,
+                directory,
+                rack: rack.map(Arc::from),
+                listeners: listeners.into(),
+                registered: Timestamp(registered),
+                fenced,
+            }
         }),
+        (broker(), any::<[bool; 3]>()).prop_map(|(id, [fenced, shutting_down, draining])| Record::BrokerChanged {
+            id,
+            fenced,
+            shutting_down,
+            draining,
+        }),
+        broker().prop_map(|id| Record::BrokerUnregistered { id }),
         broker().prop_map(|id| Record::BrokerRestartedUncleanly { id }),
         (topic_id(), "[a-c]", any::<i64>()).prop_map(|(id, name, created)| Record::TopicCreated {
             id,
             name: name.into(),
             created: Timestamp(created),
         }),
-        partition.prop_map(|(topic, index, replicas, isr, leader, leader_epoch, partition_epoch)| {
-            Record::PartitionCreated {
-                topic,
-                index: PartitionIndex(index),
-                replicas,
-                isr,
-                leader,
-                leader_epoch: LeaderEpoch(leader_epoch),
-                partition_epoch,
-            }
-        }),
+        numbered().prop_map(|(topic, index, partition)| Record::PartitionCreated { topic, index, partition }),
+        numbered().prop_map(|(topic, index, partition)| Record::PartitionChanged { topic, index, partition }),
         topic_id().prop_map(|id| Record::TopicDeleted { id }),
         (resource(), text(), text()).prop_map(|(resource, key, value)| Record::ConfigSet { resource, key, value }),
         (resource(), text()).prop_map(|(resource, key)| Record::ConfigRemoved { resource, key }),
@@ -95,8 +121,9 @@ proptest! {
     }
 
     #[test]
-    fn a_record_has_one_form_only(kind in 0u8..13, bytes in vec(any::<u8>(), 0..64)) {
-        let bytes: Vec<u8> = [kind, 0].into_iter().chain(bytes).collect();
+    fn a_record_has_one_form_only(kind in 0u8..16, bytes in vec(any::<u8>(), 0..64)) {
+        let newest = u8::from([3, 6].contains(&kind));
+        let bytes: Vec<u8> = [kind, newest].into_iter().chain(bytes).collect();
         if let Ok(record) = Record::decode(&bytes) {
             prop_assert_eq!(&record.encode()[..], &bytes[..]);
         }
@@ -112,12 +139,62 @@ fn the_bytes_are_those_of_the_format_page() {
     let expected =
         b"\x08\x00\x00\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10\x0cretention.ms\x073600000";
     assert_eq!(&record.encode()[..], expected);
+
+    let topic = TopicId::from_bytes(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10");
+    let brokers = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Arc<[BrokerId]>>();
+    let partition = Partition {
+        replicas: brokers(&[1, 2, 3]),
+        isr: brokers(&[2]),
+        elr: brokers(&[1]),
+        leader: Some(BrokerId(2)),
+        leader_epoch: LeaderEpoch(5),
+        partition_epoch: 9,
+        ..Partition::default()
+    };
+    let record = Record::PartitionChanged { topic, index: PartitionIndex(0), partition };
+    let expected = b"\x0c\x00\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10\0\0\0\0\
+        \x03\0\0\0\x01\0\0\0\x02\0\0\0\x03\x01\0\0\0\x02\x01\0\0\0\x01\0\0\
+        \0\0\0\x02\xff\xff\xff\xff\0\0\0\x05\0\0\0\x09\0";
+    assert_eq!(&record.encode()[..], expected);
+    let record = Record::BrokerChanged { id: BrokerId(3), fenced: true, shutting_down: false, draining: false };
+    assert_eq!(&record.encode()[..], b"\x0d\x00\0\0\0\x03\x01\0\0");
+    let record = Record::BrokerUnregistered { id: BrokerId(3) };
+    assert_eq!(&record.encode()[..], b"\x0e\x00\0\0\0\x03");
+}
+
+#[test]
+fn what_an_older_version_wrote_is_read() {
+    let registered = b"\x03\x00\0\0\0\x01\0\0\0\0\0\0\0\x07iiiiiiiiiiiiiiii\x00\x00\0\0\0\0\0\0\0\x09";
+    let expected = Record::BrokerRegistered {
+        id: BrokerId(1),
+        epoch: BrokerEpoch(7),
+        incarnation: *b"iiiiiiiiiiiiiiii",
+        directory: [0; 16],
+        rack: None,
+        listeners: Arc::default(),
+        registered: Timestamp(9),
+        fenced: false,
+    };
+    assert_eq!(Record::decode(registered), Ok(expected));
+
+    let created = b"\x06\x00tttttttttttttttt\0\0\0\x02\x01\0\0\0\x01\x01\0\0\0\x01\0\0\0\x01\0\0\0\x04\0\0\0\x06";
+    let expected = Record::PartitionCreated {
+        topic: TopicId::from_bytes([b't'; 16]),
+        index: PartitionIndex(2),
+        partition: Partition {
+            leader_epoch: LeaderEpoch(4),
+            partition_epoch: 6,
+            ..Partition::on([BrokerId(1)].into())
+        },
+    };
+    assert_eq!(Record::decode(created), Ok(expected));
 }
 
 #[test]
 fn what_a_newer_version_wrote_is_refused_by_name() {
     assert_eq!(Record::decode(&[7, 1]), Err(DecodeError::NewerVersion { kind: 7, version: 1, known: 0 }));
-    assert_eq!(Record::decode(&[12, 0]), Err(DecodeError::UnknownType { kind: 12 }));
+    assert_eq!(Record::decode(&[6, 2]), Err(DecodeError::NewerVersion { kind: 6, version: 2, known: 1 }));
+    assert_eq!(Record::decode(&[15, 0]), Err(DecodeError::UnknownType { kind: 15 }));
     assert_eq!(Record::decode(&[0, 0]), Err(DecodeError::UnknownType { kind: 0 }));
     let told = Record::decode(&[7, 1]).unwrap_err().to_string();
     assert_eq!(told, "metadata record type 7 has version 1, and this version of Ottla reads up to 0");

@@ -1,21 +1,9 @@
 //! CreateTopics, DeleteTopics and CreatePartitions: what is made, and what is refused with which reason.
 
 use ottla_metadata::{Command, NewPartitions, NewTopic, Refusal, Reply, TopicRef};
-use ottla_types::{BrokerId, PartitionIndex, TopicId};
+use ottla_types::{BrokerId, TopicId};
 
-use crate::cluster::{ALL_BROKERS, Cluster, set, topic};
-
-fn sized(name: &str, partitions: i32, replication_factor: i16) -> NewTopic {
-    NewTopic { partitions, replication_factor, ..topic(name) }
-}
-
-fn by_hand(name: &str, assignments: &[(i32, &[i32])]) -> NewTopic {
-    let replicas = |brokers: &[i32]| brokers.iter().copied().map(BrokerId).collect();
-    NewTopic {
-        assignments: assignments.iter().map(|(index, brokers)| (PartitionIndex(*index), replicas(brokers))).collect(),
-        ..topic(name)
-    }
-}
+use crate::cluster::{ALL_BROKERS, Cluster, by_hand, set, sized, topic};
 
 fn grow(cluster: &mut Cluster, name: &str, count: i32, assignments: Option<Vec<Vec<i32>>>) -> Result<(), Refusal> {
     let assignments =
@@ -35,7 +23,7 @@ fn a_topic_gets_the_defaults_of_the_broker() {
     let found = cluster.topic("orders");
     assert_eq!(found.id, created.id);
     assert_eq!(found.partitions.len(), 4);
-    assert!(found.partitions.iter().all(|p| p.leader == BrokerId(1) && *p.isr == [BrokerId(1)]));
+    assert!(found.partitions.iter().all(|p| p.leader == Some(BrokerId(1)) && *p.isr == [BrokerId(1)]));
 }
 
 #[test]
@@ -116,7 +104,7 @@ fn replicas_are_spread_evenly_and_never_twice_on_a_broker() {
     cluster.create_one(sized("t", 9, 2)).unwrap();
     let partitions = &cluster.topic("t").partitions;
     for id in [1, 2, 3].map(BrokerId) {
-        assert_eq!(partitions.iter().filter(|p| p.leader == id).count(), 3);
+        assert_eq!(partitions.iter().filter(|p| p.leader == Some(id)).count(), 3);
         assert_eq!(partitions.iter().filter(|p| p.replicas.contains(&id)).count(), 6);
     }
     assert!(partitions.iter().all(|p| p.replicas.len() == 2 && p.replicas[0] != p.replicas[1]));
@@ -128,7 +116,7 @@ fn assignments_by_hand_are_taken_or_refused_whole() {
     let created = cluster.create_one(by_hand("t", &[(1, &[3, 1]), (0, &[2, 3])])).unwrap();
     assert_eq!((created.partitions, created.replication_factor), (2, 2));
     assert_eq!(*cluster.topic("t").partitions[0].replicas, [BrokerId(2), BrokerId(3)]);
-    assert_eq!(cluster.topic("t").partitions[1].leader, BrokerId(3));
+    assert_eq!(cluster.topic("t").partitions[1].leader, Some(BrokerId(3)));
 
     let wrong: [&[(i32, &[i32])]; 6] =
         [&[(1, &[1])], &[(0, &[1]), (2, &[1])], &[(0, &[1]), (0, &[2])], &[(0, &[])], &[(0, &[1, 1])], &[(0, &[9])]];
@@ -195,7 +183,7 @@ fn a_topic_only_grows() {
     let partitions = &cluster.topic("t").partitions;
     assert_eq!(partitions.len(), 5);
     assert!(partitions.iter().all(|partition| partition.replicas.len() == 2));
-    assert_eq!(partitions[4].leader, BrokerId(2));
+    assert_eq!(partitions[4].leader, Some(BrokerId(2)));
 }
 
 #[test]
