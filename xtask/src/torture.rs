@@ -34,6 +34,8 @@ mod watch;
 
 /// Where programs are built; not part of the repository.
 const CACHE: &str = "compat/.cache/torture";
+/// Apache Kafka, started as if it were ours.
+const KAFKA: &str = "compat/torture/kafka/node";
 const QUICK_MINUTES: f64 = 2.0;
 
 #[derive(Debug, clap::Args)]
@@ -56,6 +58,9 @@ pub(crate) struct Arguments {
     /// The broker: `PATH serve --data DIR --listen IP:PORT [--join IP:PORT]`
     #[arg(long, value_name = "PATH", default_value = "target/release/ottla")]
     binary: PathBuf,
+    /// Torture three nodes of Apache Kafka instead, as a control
+    #[arg(long, conflicts_with_all = ["binary", "nodes"])]
+    kafka: bool,
     /// A setting of every broker
     #[arg(short = 'o', value_name = "KEY=VALUE")]
     option: Vec<String>,
@@ -78,7 +83,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("the torture of a cluster cannot be run here: {missing}");
         return Ok(ExitCode::from(2));
     }
-    Subject::of(&arguments.binary).check()?;
+    let binary = if arguments.kafka { Path::new(KAFKA) } else { &arguments.binary };
+    Subject::of(binary).check()?;
     fs::create_dir_all(CACHE)?;
     let cache = fs::canonicalize(CACHE)?;
     let (mut libraries, mut missing) = (Vec::new(), Vec::new());
@@ -104,8 +110,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let place = arguments.out.clone().unwrap_or(temporary);
     fs::create_dir_all(&place)?;
     // Nodes are started in namespaces and clients in directories of their own.
-    let (place, binary) = (fs::canonicalize(place)?, fs::canonicalize(&arguments.binary)?);
-    let (kinds, skipped) = possible(&wanted, arguments.nodes, &place);
+    let (place, binary) = (fs::canonicalize(place)?, fs::canonicalize(binary)?);
+    let (kinds, skipped) = possible(&wanted, arguments, &place);
     if kinds.is_empty() {
         println!("the torture of a cluster cannot be run here: {}", skipped.join("; "));
         return Ok(ExitCode::from(2));
@@ -117,6 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         lasts: Duration::try_from_secs_f64(minutes * 60.0).context("--minutes is not a time")?,
         kinds,
         binary,
+        is_kafka: arguments.kafka,
         settings: arguments.option.clone(),
         faketime: node::faketime(),
         place,
@@ -142,7 +149,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// The kinds of faults that this machine can do, and why not the others.
-fn possible(wanted: &[Kind], nodes: u8, place: &Path) -> (Vec<Kind>, Vec<String>) {
+fn possible(wanted: &[Kind], arguments: &Arguments, place: &Path) -> (Vec<Kind>, Vec<String>) {
     let try_disk = || -> Result<()> {
         let trial = place.join("trial");
         fs::create_dir_all(&trial)?;
@@ -157,7 +164,10 @@ fn possible(wanted: &[Kind], nodes: u8, place: &Path) -> (Vec<Kind>, Vec<String>
         match kind {
             Kind::DiskFull | Kind::DiskSlow if disk.is_err() => bail!("{:#}", disk.as_ref().err().context("no disk")?),
             Kind::DiskSlow => disks::can_be_slow(),
-            Kind::Flip | Kind::Wipe if nodes < 3 => bail!("one copy of three may be lost, and there are no three"),
+            Kind::Flip | Kind::Member if arguments.kafka => bail!("it is done with what only Ottla has"),
+            Kind::Flip | Kind::Wipe if arguments.nodes < 3 => {
+                bail!("one copy of three may be lost, and there are no three")
+            }
             Kind::Clock => node::faketime().map(drop).context("there is no libfaketime: apt-get install faketime"),
             _ => Ok(()),
         }

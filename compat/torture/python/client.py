@@ -74,7 +74,9 @@ def produce(bootstrap, topics, partitions, first):
             if error is not None:
                 say(f"fail {now()} {error.name()} {key}={sent}")
             else:
-                say(f"ack {now()} {key}@{message.offset()}={sent}")
+                # None of a duplicate whose place the broker no longer knew.
+                offset = -1 if message.offset() is None else message.offset()
+                say(f"ack {now()} {key}@{offset}={sent}")
         return on_delivery
 
     end = closed()

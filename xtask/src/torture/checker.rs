@@ -59,7 +59,8 @@ pub(crate) enum Anomaly {
     IntNonmonotonicSend,
     /// A send began after a higher offset was acknowledged or read (Redpanda's online check).
     RealTimeOrder,
-    /// The end that the broker shows went back, or lies before what is acknowledged or read.
+    /// The end that a broker shows went back, or lies before what is acknowledged or read. Kafka does that, after a
+    /// pause: a leader tells its old end until it hears of its successor.
     EndWentBack,
     /// Steps that read what each other wrote, in a circle.
     G1c,
@@ -80,7 +81,7 @@ pub(crate) enum Harm {
     Duplicated,
     Reordered,
     Invented,
-    /// Of groups and of delays.
+    /// Of ends, of groups and of delays.
     Other,
 }
 
@@ -120,9 +121,12 @@ impl Anomaly {
             | Anomaly::NonmonotonicSend
             | Anomaly::IntNonmonotonicSend
             | Anomaly::RealTimeOrder
-            | Anomaly::EndWentBack
             | Anomaly::G1c => Harm::Reordered,
-            Anomaly::OffsetRegression | Anomaly::TwoOwners | Anomaly::Lag | Anomaly::StuckLso => Harm::Other,
+            Anomaly::EndWentBack
+            | Anomaly::OffsetRegression
+            | Anomaly::TwoOwners
+            | Anomaly::Lag
+            | Anomaly::StuckLso => Harm::Other,
         }
     }
 }

@@ -38,7 +38,8 @@ impl Cluster {
         for index in 0..count {
             cluster.add_node()?;
             cluster.start_node(index)?;
-            if index == 0 {
+            // Kafka's controllers know each other beforehand, and none is one alone.
+            if index == 0 && !cluster.program.is_kafka {
                 cluster.await_brokers(1)?;
             }
         }
@@ -138,11 +139,11 @@ impl Cluster {
         let mut last = String::new();
         let formed = until(FORM_PATIENCE, || {
             let found = self.view().map(|view| view.brokers.len());
-            last = format!("{found:?}");
+            last = found.as_ref().map_or_else(|error| format!("{error:#}"), |found| format!("{found} are"));
             Ok(found.is_ok_and(|found| found >= count))
         })?;
         if !formed {
-            bail!("{count} brokers are not there within {FORM_PATIENCE:?}, but {last}; see {}", self.place.display());
+            bail!("{count} brokers are not there within {FORM_PATIENCE:?}: {last}; see {}", self.place.display());
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ const BITS: (u64, u64) = (2, 20);
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     pub(crate) binary: PathBuf,
+    pub(crate) is_kafka: bool,
     /// Settings of the broker, `KEY=VALUE`.
     pub(crate) settings: Vec<String>,
     /// Debian's libfaketime, if clocks are to be moved.

@@ -189,9 +189,10 @@ impl Report {
         ] {
             println!("{name}, ms p50 / p99 / max of {}: {}", quantiles.count, quantiles.words());
         }
-        let Numbers { sent, acknowledged, unknown, unknown_found, polled, final_read, worst_lag, .. } = self.numbers;
+        let Numbers { sent, acknowledged, failed, unknown, unknown_found, polled, final_read, worst_lag, .. } =
+            self.numbers;
         println!(
-            "{acknowledged} of {sent} acknowledged, {unknown} unknown ({unknown_found} of these found), {polled} \
+            "{acknowledged} of {sent} acknowledged, {failed} failed, {unknown} unknown ({unknown_found} of these found), {polled} \
              polled, {final_read} read at last, worst lag {:.1} s",
             worst_lag as f64 / 1e6
         );

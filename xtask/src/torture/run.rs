@@ -46,6 +46,8 @@ pub(crate) struct Asked {
     pub(crate) lasts: Duration,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) binary: PathBuf,
+    /// Then there are no settings of Ottla's own.
+    pub(crate) is_kafka: bool,
     pub(crate) settings: Vec<String>,
     pub(crate) faketime: Option<PathBuf>,
     /// Where everything is kept.
@@ -68,6 +70,7 @@ pub(crate) fn run(asked: &Asked) -> Result<Report> {
     fs::create_dir_all(&asked.place)?;
     let program = Program {
         binary: asked.binary.clone(),
+        is_kafka: asked.is_kafka,
         settings: SETTINGS.iter().map(|it| (*it).to_owned()).chain(asked.settings.iter().cloned()).collect(),
         faketime: asked.faketime.clone().filter(|_| asked.kinds.contains(&Kind::Clock)),
     };
@@ -123,12 +126,6 @@ pub(crate) fn run(asked: &Asked) -> Result<Report> {
         injector.failures.push(format!("the final read: {error:#}"));
     }
     story.lock().flush()?;
-    // Orderly, so that a broker that cannot end is seen.
-    for node in &mut cluster.nodes {
-        if let Err(error) = node.terminate() {
-            injector.failures.push(format!("{error:#}"));
-        }
-    }
     drop(cluster);
 
     let history = read(&asked.history())?;
@@ -149,9 +146,16 @@ fn create_topics(cluster: &Cluster) -> Result<()> {
     let copies = i16::try_from(cluster.nodes.len().min(3))?;
     let at_least = (copies - 1).max(1).to_string();
     for (name, durability) in TOPICS {
-        let mut configs =
-            vec![("min.insync.replicas", at_least.as_str()), ("segment.bytes", "16777216"), ("retention.ms", "-1")];
-        configs.extend(durability.map(|durability| ("ottla.durability", durability)));
+        let mut configs = vec![
+            ("min.insync.replicas", at_least.as_str()),
+            ("segment.bytes", "16777216"),
+            ("retention.ms", "-1"),
+            // A broker whose clock is behind would refuse all that comes.
+            ("message.timestamp.after.max.ms", "9223372036854775807"),
+        ];
+        configs.extend(
+            durability.filter(|_| !cluster.program.is_kafka).map(|durability| ("ottla.durability", durability)),
+        );
         cluster.ask(|at| admin::create_topic(at, name, (PARTITIONS, copies), &configs))?;
     }
     // The first question for a coordinator creates the topic of offsets.
