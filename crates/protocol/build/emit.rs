@@ -36,8 +36,8 @@ fn each_macro<'a>(text: &mut String, name: &str, what: &str, apis: impl Iterator
 pub(crate) fn api_keys(apis: &[Api]) -> String {
     let rows = |row: &dyn Fn(&Api) -> String| apis.iter().map(row).collect::<Vec<_>>().join("\n");
     format!(
-        "/// The APIs this crate knows, by their Kafka names; the discriminant is the key on the wire. Those from 20000\n\
-         /// up are Ottla's own.\n\
+        "/// The APIs this crate knows, by their Kafka names; the discriminant is the key on the wire. Those from\n\
+         /// 20000 up are Ottla's own.\n\
          #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]\n\
          #[repr(i16)]\npub enum ApiKey {{\n{}\n}}\n\
          impl ApiKey {{\n    /// All of them, by ascending key.\n    pub const ALL: &'static [ApiKey] = &[{}];\n\n\

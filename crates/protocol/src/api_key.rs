@@ -7,8 +7,8 @@ use crate::DecodeError;
 include!(concat!(env!("OUT_DIR"), "/api_key.rs"));
 
 impl ApiKey {
-    /// Whether Kafka has it. The others, with keys from 20000 up, are Ottla's own: they are for its nodes and its command
-    /// line, and clients of Kafka skip them where ApiVersions lists them.
+    /// Whether Kafka has it. The others, with keys from 20000 up, are Ottla's own: they are for its nodes and its
+    /// command line, and clients of Kafka skip them where ApiVersions lists them.
     pub const fn is_kafkas(self) -> bool {
         (self as i16) < 20_000
     }
