@@ -77,7 +77,7 @@ impl Consensus {
     }
 
     /// Has `payload` agreed on, while this node leads in `term`; see [`Core::propose`]. `done` is called on the
-    /// consensus thread.
+    /// consensus thread; once that has ended, at once.
     pub fn propose(
         &self,
         term: LeaderEpoch,

@@ -1,8 +1,8 @@
 //! What nodes ask each other, and the answers, as bytes.
 //!
 //! A request names the node it is meant for, with its directory: one that came to another disk is refused (rule M2).
-//! It is checked here for all that the library takes for granted, so that no peer's bytes make it panic. Answers have
-//! no envelope: who asked knows what for. Formats: `docs/formats/metadata-log.md`. Next: `network.rs`, which sends
+//! Requests and answers carry a checksum, because a changed index could undo what was agreed on; and they are checked
+//! here for all that the library takes for granted, so that no peer's bytes make it panic. Formats: `docs/formats/metadata-log.md`. Next: `network.rs`, which sends
 //! them.
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use ottla_log::checked_file;
 
 use crate::{
     entry,
@@ -19,7 +20,9 @@ use crate::{
     wire::{self, Malformed},
 };
 
-const VERSION: u8 = 1;
+const REQUEST: [u8; 4] = *b"OQRQ";
+const ANSWER: [u8; 4] = *b"OQAN";
+const VERSION: u16 = 1;
 const APPEND: u8 = 1;
 const VOTE: u8 = 2;
 const PRE_VOTE: u8 = 3;
@@ -38,7 +41,7 @@ pub(crate) enum Request {
 }
 
 fn envelope(kind: u8, from: &Peer, to: &Peer) -> Vec<u8> {
-    let mut out = vec![VERSION, kind];
+    let mut out = vec![kind];
     for peer in [to, from] {
         out.extend_from_slice(&peer.id.0.to_be_bytes());
         out.extend_from_slice(&peer.directory);
@@ -58,7 +61,7 @@ pub(crate) fn append(from: &Peer, to: &Peer, request: &AppendEntriesRequest<Type
         put_count(&mut out, value.len());
         out.extend_from_slice(&value);
     }
-    out.into()
+    seal(REQUEST, &out)
 }
 
 pub(crate) fn vote(from: &Peer, to: &Peer, request: &VoteRequest<Types>, pre: bool) -> Bytes {
@@ -66,14 +69,14 @@ pub(crate) fn vote(from: &Peer, to: &Peer, request: &VoteRequest<Types>, pre: bo
     wire::put_leader_id(&mut out, &request.vote.leader_id);
     wire::put_maybe_log_id(&mut out, request.last_log_id.as_ref());
     out.push(u8::from(request.leadership_transfer));
-    out.into()
+    seal(REQUEST, &out)
 }
 
 pub(crate) fn install(from: &Peer, to: &Peer, vote: &Vote, snapshot: &Snapshot) -> Bytes {
     let mut out = envelope(SNAPSHOT, from, to);
     wire::put_leader_id(&mut out, &vote.leader_id);
     out.extend_from_slice(&snapshot::encode(&snapshot.meta, &snapshot.snapshot));
-    out.into()
+    seal(REQUEST, &out)
 }
 
 pub(crate) fn transfer(from: &Peer, to: &Peer, request: &TransferLeaderRequest<Types>) -> Bytes {
@@ -81,7 +84,16 @@ pub(crate) fn transfer(from: &Peer, to: &Peer, request: &TransferLeaderRequest<T
     wire::put_vote(&mut out, request.from_leader());
     out.extend_from_slice(&request.to_node_id().0.to_be_bytes());
     wire::put_maybe_log_id(&mut out, request.last_log_id());
-    out.into()
+    seal(REQUEST, &out)
+}
+
+fn seal(magic: [u8; 4], body: &[u8]) -> Bytes {
+    checked_file::encode(magic, VERSION, body).into()
+}
+
+fn open(magic: [u8; 4], bytes: &Bytes) -> Result<Bytes, Malformed> {
+    let body = checked_file::decode(magic, VERSION, bytes);
+    body.map(|body| bytes.slice_ref(body)).ok_or(Malformed("it is not whole, or of a version that is not known"))
 }
 
 fn put_count(out: &mut Vec<u8>, count: usize) {
@@ -90,12 +102,9 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
 }
 
 /// Reads a request that came to `me`.
-pub(crate) fn decode(mut bytes: Bytes, me: &Peer) -> Result<Request, RequestError> {
+pub(crate) fn decode(bytes: &Bytes, me: &Peer) -> Result<Request, RequestError> {
     let malformed = |error: Malformed| RequestError::Malformed(error.0);
-    let input = &mut bytes;
-    if wire::take_u8(input).map_err(malformed)? != VERSION {
-        return Err(RequestError::Malformed("it is of a version that is not known"));
-    }
+    let input = &mut open(REQUEST, bytes).map_err(malformed)?;
     let kind = wire::take_u8(input).map_err(malformed)?;
     let to = take_peer(input).map_err(malformed)?;
     if to != *me {
@@ -176,7 +185,7 @@ fn take_append(input: &mut Bytes) -> Result<AppendEntriesRequest<Types>, Malform
 }
 
 pub(crate) fn encode_appended(answer: &AppendEntriesResponse<Types>) -> Bytes {
-    let mut out = vec![VERSION];
+    let mut out = Vec::new();
     match answer {
         AppendEntriesResponse::Success => out.push(0),
         AppendEntriesResponse::PartialSuccess(upto) => {
@@ -189,11 +198,11 @@ pub(crate) fn encode_appended(answer: &AppendEntriesResponse<Types>) -> Bytes {
             wire::put_vote(&mut out, vote);
         }
     }
-    out.into()
+    seal(ANSWER, &out)
 }
 
-pub(crate) fn decode_appended(mut bytes: Bytes) -> Result<AppendEntriesResponse<Types>, Malformed> {
-    let input = answer(&mut bytes)?;
+pub(crate) fn decode_appended(bytes: Bytes) -> Result<AppendEntriesResponse<Types>, Malformed> {
+    let input = &mut open(ANSWER, &bytes)?;
     let answer = match wire::take_u8(input)? {
         0 => AppendEntriesResponse::Success,
         1 => AppendEntriesResponse::PartialSuccess(wire::take_maybe_log_id(input)?),
@@ -206,15 +215,15 @@ pub(crate) fn decode_appended(mut bytes: Bytes) -> Result<AppendEntriesResponse<
 }
 
 pub(crate) fn encode_voted(answer: &VoteResponse<Types>) -> Bytes {
-    let mut out = vec![VERSION];
+    let mut out = Vec::new();
     wire::put_vote(&mut out, &answer.vote);
     out.push(u8::from(answer.vote_granted));
     wire::put_maybe_log_id(&mut out, answer.last_log_id.as_ref());
-    out.into()
+    seal(ANSWER, &out)
 }
 
-pub(crate) fn decode_voted(mut bytes: Bytes) -> Result<VoteResponse<Types>, Malformed> {
-    let input = answer(&mut bytes)?;
+pub(crate) fn decode_voted(bytes: Bytes) -> Result<VoteResponse<Types>, Malformed> {
+    let input = &mut open(ANSWER, &bytes)?;
     let (vote, granted) = (wire::take_vote(input)?, wire::take_flag(input)?);
     let last = wire::take_maybe_log_id(input)?;
     wire::end(input)?;
@@ -222,20 +231,20 @@ pub(crate) fn decode_voted(mut bytes: Bytes) -> Result<VoteResponse<Types>, Malf
 }
 
 pub(crate) fn encode_installed(answer: &SnapshotResponse<Types>) -> Bytes {
-    let mut out = vec![VERSION];
+    let mut out = Vec::new();
     wire::put_vote(&mut out, &answer.vote);
-    out.into()
+    seal(ANSWER, &out)
 }
 
-pub(crate) fn decode_installed(mut bytes: Bytes) -> Result<SnapshotResponse<Types>, Malformed> {
-    let input = answer(&mut bytes)?;
+pub(crate) fn decode_installed(bytes: Bytes) -> Result<SnapshotResponse<Types>, Malformed> {
+    let input = &mut open(ANSWER, &bytes)?;
     let vote = wire::take_vote(input)?;
     wire::end(input)?;
     Ok(SnapshotResponse::new(vote))
 }
 
 pub(crate) fn encode_transferred(answer: &TransferLeaderResponse<Types>) -> Bytes {
-    let mut out = vec![VERSION];
+    let mut out = Vec::new();
     match answer {
         Ok(()) => out.push(0),
         Err(TransferLeaderError::VoteChanged { expected, actual }) => {
@@ -249,11 +258,11 @@ pub(crate) fn encode_transferred(answer: &TransferLeaderResponse<Types>) -> Byte
             wire::put_maybe_log_id(&mut out, actual.as_ref());
         }
     }
-    out.into()
+    seal(ANSWER, &out)
 }
 
-pub(crate) fn decode_transferred(mut bytes: Bytes) -> Result<TransferLeaderResponse<Types>, Malformed> {
-    let input = answer(&mut bytes)?;
+pub(crate) fn decode_transferred(bytes: Bytes) -> Result<TransferLeaderResponse<Types>, Malformed> {
+    let input = &mut open(ANSWER, &bytes)?;
     let answer = match wire::take_u8(input)? {
         0 => Ok(()),
         1 => {
@@ -268,12 +277,4 @@ pub(crate) fn decode_transferred(mut bytes: Bytes) -> Result<TransferLeaderRespo
     };
     wire::end(input)?;
     Ok(answer)
-}
-
-/// Takes the version off an answer.
-fn answer(bytes: &mut Bytes) -> Result<&mut Bytes, Malformed> {
-    match wire::take_u8(bytes)? {
-        VERSION => Ok(bytes),
-        _ => Err(Malformed("an answer of a version that is not known")),
-    }
 }

@@ -212,7 +212,7 @@ impl Core {
     pub fn handle(&mut self, request: Bytes, done: impl FnOnce(Result<Bytes, RequestError>) + 'static) {
         let size = request.len();
         let Some(raft) = self.raft.clone() else { return done(Err(RequestError::Stopped)) };
-        let request = match message::decode(request, &self.me) {
+        let request = match message::decode(&request, &self.me) {
             Ok(request) => request,
             Err(refusal) => return done(Err(refusal)),
         };

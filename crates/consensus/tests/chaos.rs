@@ -8,7 +8,7 @@ mod world;
 use world::World;
 
 const NODES: usize = 5;
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 10;
 const ROUNDS: u64 = 60;
 
 /// Runs a cluster through its faults and back to health; what its trace comes to, and how much was agreed on.
