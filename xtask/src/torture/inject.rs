@@ -279,16 +279,20 @@ impl<'a> Injector<'a> {
             Some(guest) => guest,
             None => *self.guest.insert(cluster.add_node()?),
         };
+        let visited = self.visit(cluster, guest);
+        // Whatever became of it, the next time it comes as a new one.
+        cluster.node(guest)?.terminate()?;
+        cluster.node(guest)?.forget()?;
+        visited
+    }
+
+    fn visit(&self, cluster: &mut Cluster, guest: usize) -> Result<()> {
         cluster.start_node(guest)?;
         cluster.await_brokers(self.count + 1)?;
         cluster.command(&["cluster", "rebalance"])?;
         std::thread::sleep(STAY);
         let id = cluster.id_of(&cluster.view()?, guest).context("the new node is gone")?;
-        let left = cluster.command(&["cluster", "decommission", &id.to_string(), "--wait"]);
-        // Whatever became of it, the next time it comes as a new one.
-        cluster.node(guest)?.terminate()?;
-        cluster.node(guest)?.forget()?;
-        left.map(drop)
+        cluster.command(&["cluster", "decommission", &id.to_string(), "--wait"]).map(drop)
     }
 }
 
