@@ -7,7 +7,7 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
-use ottla_log::{AppendError, Disk, Log, LogConfig, SimDisk, StoredBatch, TruncateError};
+use ottla_log::{AppendError, Checkpoint, Disk, Log, LogConfig, SimDisk, StoredBatch, TruncateError};
 use ottla_types::{LeaderEpoch, Offset};
 
 fn tiny() -> LogConfig {
@@ -258,4 +258,103 @@ fn epochs_that_a_file_from_before_a_cut_tells_do_not_outlive_the_batches() {
     file.write_vectored_at(&[std::io::IoSlice::new(&stale)], 0).unwrap();
     let (log, _) = open(&sim, small(), Some(checkpoint));
     assert_eq!(log.epochs(), epochs);
+}
+
+#[test]
+fn a_log_that_rolled_before_its_first_sync_starts_where_it_began() {
+    let mut kept_some = 0;
+    for seed in 0..100 {
+        let sim = disk_with_data(seed);
+        let (mut log, _) = open(&sim, tiny(), None);
+        for _ in 0..30 {
+            append(&mut log, batch(1, 150));
+        }
+        assert!(log.segments().len() > 2);
+        let (log, recovered) = open(&sim.crash(), tiny(), None);
+        assert_eq!((recovered.damaged, log.start()), (None, Offset(0)), "seed {seed}");
+        kept_some += usize::from(log.end().offset > Offset(0));
+    }
+    assert!(kept_some > 10);
+}
+
+#[test]
+fn epochs_do_not_outlive_the_files_of_their_batches() {
+    let sim = disk_with_data(6);
+    let (mut log, _) = open(&sim, small(), None);
+    append(&mut log, batch(5, 10));
+    log.assign_epoch(LeaderEpoch(3)).unwrap();
+    sync(&mut log);
+    drop(log);
+    sim.remove(&segment_path(0, ".log")).unwrap();
+    for checkpoint in [None, Some(Checkpoint::default())] {
+        let (log, recovered) = open(&sim.fork(), small(), checkpoint);
+        assert_eq!((recovered.damaged, log.end().offset), (None, Offset(0)));
+        assert_eq!(log.epochs().latest(), Some(LeaderEpoch(0)));
+    }
+}
+
+#[test]
+fn e8_a_start_that_finds_only_the_file_that_says_where_the_log_starts_begins_there() {
+    let sim = disk_with_data(7);
+    let (mut log, _) = open(&sim, tiny(), None);
+    for _ in 0..30 {
+        append(&mut log, batch(1, 100));
+    }
+    sync(&mut log);
+    let checkpoint = log.checkpoint();
+    let old = sim.fork();
+    log.reset_to(Offset(500)).unwrap();
+    sync(&mut log);
+    let epochs = sim.read_file(&dir().join("epochs")).unwrap();
+    old.create(&dir().join("epochs")).unwrap().write_vectored_at(&[std::io::IoSlice::new(&epochs)], 0).unwrap();
+    let (mut log, recovered) = open(&old, tiny(), Some(checkpoint));
+    assert_eq!((recovered.damaged, log.start(), log.end().offset), (None, Offset(500), Offset(500)));
+    assert_eq!(log.durable_end(), log.end());
+    append(&mut log, batch(1, 100));
+    assert_eq!(contents(&log).len(), 1);
+}
+
+#[test]
+fn p3_a_checkpoint_from_just_after_a_cut_does_not_take_later_producers_for_its_own() {
+    let sim = disk_with_data(8);
+    let (mut log, _) = open(&sim, small(), None);
+    let write = |log: &mut Log, from: i32| {
+        for number in from..20 {
+            append(log, idempotent(i64::from(number % 4), 0, number / 4, 1));
+        }
+        log.request_checkpoint();
+        sync(log);
+    };
+    write(&mut log, 0);
+    log.truncate(Offset(12)).unwrap();
+    let checkpoint = log.checkpoint();
+    write(&mut log, 12);
+    let producers = log.producers().clone();
+    drop(log);
+    let (log, recovered) = open(&sim.crash(), small(), Some(checkpoint));
+    assert_eq!((recovered.damaged, log.end().offset), (None, Offset(20)));
+    assert!(log.producers().same_state(&producers));
+}
+
+#[test]
+fn a_log_that_begins_anew_twice_claims_nothing_in_between() {
+    for seed in 0..60 {
+        let sim = disk_with_data(seed);
+        let (mut log, _) = open(&sim, tiny(), None);
+        for _ in 0..10 {
+            append(&mut log, batch(1, 100));
+        }
+        sync(&mut log);
+        log.reset_to(Offset(20)).unwrap();
+        sync(&mut log);
+        let checkpoint = log.checkpoint();
+        // Down to the batch that the leader's log starts in, or on to where its start has moved by now.
+        let to = if seed % 2 == 0 { 18 } else { 30 };
+        log.reset_to(Offset(to)).unwrap();
+        append(&mut log, batch(5, 100));
+        let checkpoint = if seed % 4 < 2 { checkpoint } else { log.checkpoint() };
+        let (log, recovered) = open(&sim.crash(), tiny(), Some(checkpoint));
+        assert_eq!(recovered.damaged, None, "seed {seed}");
+        assert!(log.end().offset >= Offset(18), "seed {seed}: offsets below were used, it ends at {:?}", log.end());
+    }
 }
