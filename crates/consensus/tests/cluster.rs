@@ -119,6 +119,29 @@ fn b23_a_leader_that_hears_nobody_resigns_and_what_it_was_told_meanwhile_is_not_
 }
 
 #[test]
+fn e9_a_checkpoint_outlives_the_entries_that_were_cut_after_it_was_stored() {
+    let mut world = World::formed(3, 11);
+    world.agree(0, b"before");
+    world.isolate(0);
+    for number in 0..60 {
+        world.propose(0, &vec![number; 100_000]);
+    }
+    world.settle(0);
+    assert!(world.status(0).last > 60 && world.status(0).committed < 60);
+    // More than a segment, so the log's own recovery point is past what is agreed on.
+    world.nodes[0].checkpoint = Some(world.core(0).checkpoint());
+    world.run_for(1000);
+    world.heal();
+    world.check_converged(&[0, 1, 2]);
+    assert!(world.status(0).last < 60, "its entries were not cut");
+    for _ in 0..3 {
+        world.crash(0);
+        world.start(0);
+        world.check_converged(&[0, 1, 2]);
+    }
+}
+
+#[test]
 fn b23_a_leader_that_is_heard_but_hears_nothing_is_replaced() {
     let mut world = World::formed(3, 6);
     world.cut(1, 0);

@@ -97,6 +97,17 @@ fn a_clean_end_leaves_nothing_to_read_and_the_same_state() {
 }
 
 #[test]
+fn a_start_applies_what_was_known_to_be_agreed_on_before_it_is_polled() {
+    let mut world = alone(12);
+    for number in 0..50 {
+        world.agree(0, format!("{number}").as_bytes());
+    }
+    world.crash(0);
+    world.start(0);
+    assert!(world.nodes[0].seen.borrow().applied.len() >= 49, "each entry says what was committed before it");
+}
+
+#[test]
 fn only_its_own_term_is_proposed_in() {
     let mut world = alone(4);
     let outcome = Rc::new(RefCell::new(None));
