@@ -2,8 +2,9 @@
 //!
 //! A request names the node it is meant for, with its directory: one that came to another disk is refused (rule M2).
 //! Requests and answers carry a checksum, because a changed index could undo what was agreed on; and they are checked
-//! here for all that the library takes for granted, so that no peer's bytes make it panic. Formats: `docs/formats/metadata-log.md`. Next: `network.rs`, which sends
-//! them.
+//! here for all that the library takes for granted, so that no peer's bytes make it panic.
+//!
+//! Formats: `docs/formats/metadata-log.md`. Next: `network.rs`, which sends them.
 
 use bytes::Bytes;
 use openraft::raft::{
