@@ -352,6 +352,9 @@ fn a_log_that_begins_anew_twice_claims_nothing_in_between() {
         let to = if seed % 2 == 0 { 18 } else { 30 };
         log.reset_to(Offset(to)).unwrap();
         append(&mut log, batch(5, 100));
+        if seed % 3 == 0 {
+            sync(&mut log);
+        }
         let checkpoint = if seed % 4 < 2 { checkpoint } else { log.checkpoint() };
         let (log, recovered) = open(&sim.crash(), tiny(), Some(checkpoint));
         assert_eq!(recovered.damaged, None, "seed {seed}");
