@@ -19,7 +19,7 @@ fn run(seed: u64) -> (u64, usize) {
     let mut number = 0;
     for _ in 0..ROUNDS {
         let index = world.draw(NODES as u64) as usize;
-        match world.draw(12) {
+        match world.draw(14) {
             0 if world.is_up(index) => world.crash(index),
             1 if world.is_up(index) => world.kill(index),
             2 => world.isolate(index),
@@ -47,6 +47,10 @@ fn run(seed: u64) -> (u64, usize) {
                 world.loss = 5 + world.draw(40);
                 let longest = 2 + world.draw(60);
                 world.delay_ms = 1..longest;
+            }
+            9 | 10 if world.is_up(index) => {
+                let checkpoint = world.core(index).checkpoint();
+                world.nodes[index].checkpoint = Some(checkpoint);
             }
             _ => {
                 for down in (0..NODES).filter(|each| !world.is_up(*each)).collect::<Vec<_>>() {
