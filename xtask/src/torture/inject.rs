@@ -13,9 +13,14 @@ use super::clients::now;
 use super::cluster::Cluster;
 use super::network::Cut;
 use super::plan::{Fault, Kind, Planned, Target, Way};
+use crate::broker::until;
 
 /// How long all copies may take to be in sync when nothing is wrong any more.
 pub(crate) const WHOLE_PATIENCE: Duration = Duration::from_secs(180);
+/// How long a broker that ended by itself stays down before it is started again.
+const RESTART_AFTER: Duration = Duration::from_secs(2);
+/// How long the cluster may take to see that a node is gone.
+const GONE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long an added node stays before it is decommissioned.
 const STAY: Duration = Duration::from_secs(8);
 
@@ -54,6 +59,8 @@ pub(crate) struct Injector<'a> {
     pub(crate) failures: Vec<String>,
     /// The node that comes and goes.
     guest: Option<usize>,
+    /// Brokers that ended by themselves, and when they are started again.
+    ended: Vec<(usize, Instant)>,
 }
 
 impl<'a> Injector<'a> {
@@ -68,6 +75,7 @@ impl<'a> Injector<'a> {
             done: Vec::new(),
             failures: Vec::new(),
             guest: None,
+            ended: Vec::new(),
         }
     }
 
@@ -140,13 +148,16 @@ impl<'a> Injector<'a> {
 
     /// Restarts brokers that ended by themselves, which none may do.
     pub(crate) fn look_after(&mut self, cluster: &mut Cluster) -> Result<()> {
+        let now = Instant::now();
         for index in 0..cluster.nodes.len() {
             if let Some(ended) = cluster.node(index)?.ended_by_itself()? {
                 self.failures.push(ended);
-                cluster.start_node(index)?;
+                self.ended.push((index, now + RESTART_AFTER));
             }
         }
-        Ok(())
+        let (due, later) = std::mem::take(&mut self.ended).into_iter().partition(|(_, at)| *at <= now);
+        self.ended = later;
+        due.into_iter().try_for_each(|(index, _)| cluster.start_node(index))
     }
 
     fn await_whole(&mut self, cluster: &Cluster, when: &str) -> bool {
@@ -260,6 +271,12 @@ impl<'a> Injector<'a> {
                 let other = (0..self.count).find(|other| *other != node).context("there is no other node")?;
                 let join = cluster.network.address(other);
                 cluster.node(node)?.kill()?;
+                // Its number is free once its session is over.
+                let gone =
+                    until(GONE_PATIENCE, || Ok(cluster.view().is_ok_and(|view| !view.brokers.contains_key(&id))))?;
+                if !gone {
+                    self.failures.push(format!("node {node} was killed, and is there after {GONE_PATIENCE:?}"));
+                }
                 cluster.node(node)?.replace_disk(id, join)?;
                 cluster.start_node(node)
             }

@@ -33,6 +33,8 @@ const NAMES: [&str; 2] = [TOPICS[0].0, TOPICS[1].0];
 const WRITES_PATIENCE: Duration = Duration::from_secs(90);
 /// How long readers may take to come to the end when nothing more is written.
 const READ_PATIENCE: Duration = Duration::from_secs(90);
+/// With so many failures it is pointless to go on.
+const FAILURES_MAX: usize = 10;
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// The final reader's number in the history.
 const FINAL: Process = 99;
@@ -234,6 +236,7 @@ impl Faults<'_> {
                     goes_on = false;
                 }
             }
+            goes_on &= injector.failures.len() < FAILURES_MAX;
             Ok(!goes_on || Instant::now() >= due)
         })?;
         Ok(goes_on)
