@@ -95,7 +95,11 @@ impl<'a> Injector<'a> {
             return Ok(None);
         }
         let led = view.as_ref().map_or_else(Vec::new, |view| self.led_by(cluster, view, &nodes));
-        let words = format!("{} of {} {nodes:?}", words(fault), target_words(target));
+        let words = match fault {
+            // Nobody is met: one more comes and goes.
+            Fault::Member => words(fault),
+            _ => format!("{} of {} {nodes:?}", words(fault), target_words(target)),
+        };
         let done = self.done.len();
         let (kind, met) = (fault.kind(), nodes.len());
         self.done.push(Done { kind, target, nodes: met, began: now(), healed: None, led });
