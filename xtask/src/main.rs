@@ -29,6 +29,8 @@ mod powerfs;
 mod powermount;
 #[cfg(target_os = "linux")]
 mod retention;
+#[cfg(unix)]
+mod sim;
 mod tidy;
 #[cfg(target_os = "linux")]
 mod tmpfs;
@@ -65,6 +67,9 @@ enum Command {
     /// Torture a cluster of real processes with clients of three libraries, and judge what all of them saw
     #[cfg(target_os = "linux")]
     Torture(torture::Arguments),
+    /// Run many seeds of a cluster that lives in one thread, with faulty disks and a faulty network
+    #[cfg(unix)]
+    Sim(sim::Arguments),
     /// Measure what requests cost, beside Apache Kafka and others
     Bench(bench::Arguments),
     /// Build the release binary with a profile of what a broker does
@@ -103,6 +108,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Retention(arguments) => retention::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::Torture(arguments) => torture::run(&arguments),
+        #[cfg(unix)]
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Pgo(arguments) => pgo::run(&arguments),
         Command::Measure(arguments) => measure::run(&arguments),

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("replica", &["types", "records", "log"]),
     ("metadata", &["types"]),
     ("group", &["types", "metadata"]),
+    ("sim", &["types", "records", "log", "replica", "metadata"]),
     ("node", &["types", "records", "log", "replica", "metadata", "group"]),
     ("broker", &["types", "records", "protocol", "log", "replica", "metadata", "group", "node"]),
     ("cli", &["types", "records", "protocol", "log", "metadata", "node", "broker", "client"]),
