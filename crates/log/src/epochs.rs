@@ -74,13 +74,6 @@ impl EpochHistory {
         &self.entries
     }
 
-    /// Forgets epochs above `epoch` that are said to have begun at or before `at`, where a batch of it is.
-    pub(crate) fn drop_above(&mut self, epoch: LeaderEpoch, at: Offset) -> bool {
-        let before = self.entries.len();
-        self.entries.retain(|entry| entry.epoch <= epoch || entry.start > at);
-        self.entries.len() != before
-    }
-
     /// Forgets epochs that began at or after `end`.
     pub(crate) fn truncate(&mut self, end: Offset) -> bool {
         let before = self.entries.len();

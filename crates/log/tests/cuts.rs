@@ -245,12 +245,16 @@ fn epochs_that_a_file_from_before_a_cut_tells_do_not_outlive_the_batches() {
     sync(&mut log);
     log.set_committed(Offset(5));
     let checkpoint = log.checkpoint();
-    // It leads in epoch 4, and what it wrote is cut: its leader goes on with epoch 2.
-    append(&mut log, StoredBatch { epoch: LeaderEpoch(4), ..batch(5, 10) });
+    // What it wrote in epochs 4 and 6 is cut: its leader goes on with epochs 2 and 3.
+    for epoch in [4, 6] {
+        append(&mut log, StoredBatch { epoch: LeaderEpoch(epoch), ..batch(5, 10) });
+    }
     sync(&mut log);
     let stale = sim.read_file(&dir().join("epochs")).unwrap();
     log.truncate(Offset(5)).unwrap();
-    append(&mut log, StoredBatch { epoch: LeaderEpoch(2), ..batch(9, 10) });
+    for (epoch, count) in [(2, 2), (2, 2), (3, 5), (3, 5)] {
+        append(&mut log, StoredBatch { epoch: LeaderEpoch(epoch), ..batch(count, 10) });
+    }
     sync(&mut log);
     let epochs = log.epochs();
     drop(log);
