@@ -192,8 +192,8 @@ impl Report {
         let Numbers { sent, acknowledged, failed, unknown, unknown_found, polled, final_read, worst_lag, .. } =
             self.numbers;
         println!(
-            "{acknowledged} of {sent} acknowledged, {failed} failed, {unknown} unknown ({unknown_found} of these found), {polled} \
-             polled, {final_read} read at last, worst lag {:.1} s",
+            "{acknowledged} of {sent} acknowledged, {failed} failed, {unknown} unknown ({unknown_found} of these \
+             found), {polled} polled, {final_read} read at last, worst lag {:.1} s",
             worst_lag as f64 / 1e6
         );
         let faults: usize = self.faults.values().map(|figures| figures.faults).sum();
