@@ -137,6 +137,7 @@ impl Log {
         // Or what was cut could come back, and lie above the new start.
         self.settle_cut()?;
         if to < end.offset {
+            self.settle_start()?;
             // Names of what was before may be wanted again, so they go at once, and nothing is known to be durable.
             let dead = std::mem::take(&mut self.retired.dead);
             dead.iter().chain(old.iter()).for_each(|segment| self.retire(segment.base));
@@ -171,6 +172,16 @@ impl Log {
         (self.cutting, self.named) = (false, false);
         self.unsynced.begin_anew();
         Ok(())
+    }
+
+    /// Waits until the disk knows where the log starts: what was before is about to go, and nothing else would tell.
+    fn settle_start(&mut self) -> Result<(), AppendError> {
+        self.unsynced.epochs |= self.retired.durable_start < self.start();
+        if let Some(plan) = self.begin_sync() {
+            let result = plan.run();
+            self.complete_sync(plan, result).map_err(|error| AppendError::Failed(error.to_string().into()))?;
+        }
+        if self.retired.durable_start < self.start() { Err(AppendError::NoSpace { bytes: 0 }) } else { Ok(()) }
     }
 
     fn check_changeable(&self) -> Result<(), TruncateError> {

@@ -417,3 +417,11 @@ fn a_life_lived_twice_is_the_same() {
         assert_eq!(live(seed, Durability::Fsync), live(seed, Durability::Fsync));
     }
 }
+
+#[test]
+fn lives_in_which_something_was_lost_once() {
+    // Epochs of a stale file believed over the batches; a log that began a little before, without a durable start.
+    live(72_626_238_715_482_700, Durability::Fsync);
+    live(10_775_384_256_001_509_313, Durability::Replicated);
+    live(17_142_109_937_691_829_027, Durability::Replicated);
+}
