@@ -212,6 +212,11 @@ impl Log {
     fn cut(&mut self, to: Offset) -> io::Result<()> {
         self.cuts += 1;
         self.uncleaned_from(to)?;
+        self.settle_index();
+        if self.active.written_entries == Some(0) {
+            // A file of that name may be left from what a power cut took.
+            self.active.segment.replace_index(&self.shared.files, &[])?;
+        }
         let segments = self.shared.segments.load_full();
         let after = segments.partition_point(|segment| segment.base <= to);
         let Some(at) = after.checked_sub(1) else { return self.cut_all(&segments, to) };

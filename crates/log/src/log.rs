@@ -463,7 +463,7 @@ impl Log {
 
     /// Before the first change after an open: entries past the end, of batches that a power cut took, would come to
     /// point into the new ones.
-    fn settle_index(&mut self) {
+    pub(crate) fn settle_index(&mut self) {
         if self.active.written_entries.is_some() {
             return;
         }

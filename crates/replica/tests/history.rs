@@ -420,8 +420,10 @@ fn a_life_lived_twice_is_the_same() {
 
 #[test]
 fn lives_in_which_something_was_lost_once() {
-    // Epochs of a stale file believed over the batches; a log that began a little before, without a durable start.
+    // Epochs of a stale file believed over the batches; an index from before a power cut kept by a cut; a log that began
+    // a little before, without a durable start.
     live(72_626_238_715_482_700, Durability::Fsync);
+    live(11_370_470_258_808_246_935, Durability::Fsync);
     live(10_775_384_256_001_509_313, Durability::Replicated);
     live(17_142_109_937_691_829_027, Durability::Replicated);
 }
