@@ -34,6 +34,8 @@ fn open(disk: &SimDisk) -> Result<Arc<Node>, OpenNodeError> {
             drawn += 1;
             drawn.to_be_bytes()
         }),
+        transport: Box::new(|_, _, reply| reply(None)),
+        joined: None,
     })
 }
 

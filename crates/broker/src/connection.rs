@@ -36,7 +36,9 @@ use tokio::{
 };
 
 use crate::{
-    api::{self, Context, Later, Served, fetch::ParkedFetch, produce::ParkedProduce, produce::ProduceRun},
+    api::{
+        self, Context, Later, Served, fetch::ParkedFetch, leaders::Way, produce::ParkedProduce, produce::ProduceRun,
+    },
     budget::Charge,
     outbox::Outbox,
     server::{Broker, Listener},
@@ -98,6 +100,8 @@ pub(crate) enum Close {
     BadRequest(String),
     #[error("the answer to {0:?} can't be written: {1}")]
     Unanswerable(ApiKey, EncodeError),
+    #[error("no controller could be found for {0:?}")]
+    NoController(ApiKey),
     #[error("a Produce request with acks=0 failed")]
     SilentFailure,
     #[error("a bug in the handler of {0:?}")]
@@ -163,6 +167,9 @@ impl Connection {
     pub(crate) async fn run(&mut self) {
         let why = self.serve().await;
         self.parked.iter().for_each(|parked| parked.forget(&self.waker));
+        if let Some(broker) = self.client.reports_for {
+            self.broker.node.suspect(broker);
+        }
         match why {
             Close::ByClient | Close::Idle | Close::Stopping => {
                 tracing::debug!(peer = %self.peer, reason = %why, "connection closed");
@@ -309,7 +316,7 @@ impl Connection {
     }
 
     fn serve_request(&mut self, request: Bytes, run: &mut ProduceRun) -> Result<(), Close> {
-        let mut reader = Reader::new(request);
+        let mut reader = Reader::new(request.clone());
         let header = RequestHeader::decode(&mut reader).map_err(|error| Close::BadRequest(error.to_string()))?;
         let key = header.api_key;
         let context = Context {
@@ -318,6 +325,8 @@ impl Connection {
             local: self.local,
             peer: self.peer,
             header: &header,
+            frame: &request,
+            is_forwarded: false,
             now: self.now,
             principal: &self.client.principal.clone(),
         };
@@ -352,9 +361,10 @@ impl Connection {
     /// Moves answers that are due from the front of the parked list to the outbox, and waits for the first that is not.
     fn answer_parked(&mut self) {
         let now = self.now;
+        let way = Way { broker: &self.broker, listener: &self.listener, local: self.local };
         while let Some(front) = self.parked.front_mut() {
             let polled = catch_unwind(AssertUnwindSafe(|| match front {
-                Parked::Produce(produce) => produce.poll(now, &self.waker, &mut self.outbox),
+                Parked::Produce(produce) => produce.poll(&way, now, &self.waker, &mut self.outbox),
                 Parked::Fetch(fetch) => fetch.poll(&self.broker, now, &self.waker, &mut self.outbox),
                 Parked::Later(_, later) => poll_later(later, &self.waker, &mut self.outbox),
             }));

@@ -48,11 +48,17 @@ pub(crate) struct Wanted {
     pub(crate) current_epoch: LeaderEpoch,
     pub(crate) last_fetched_epoch: LeaderEpoch,
     pub(crate) max_bytes: u64,
+    /// Of a follower: how far its copy is on its disk.
+    pub(crate) durable: Option<Offset>,
     /// Looked up once; `None` while the topic or partition is not there.
     pub(crate) partition: Option<Arc<Partition>>,
     pub(crate) told: Told,
-    /// What the last look found. A waiting fetch wants to see the high watermark passed.
+    /// What the last look found.
     pub(crate) found: Told,
+    /// The end of what the last look could have had. A waiting fetch wants to see it passed.
+    pub(crate) end: Offset,
+    /// Not a replica that is out of sync.
+    pub(crate) in_sync: bool,
     /// Whether the answer at hand mentions the partition, and with records.
     pub(crate) answered: bool,
     pub(crate) served: bool,
@@ -61,28 +67,39 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Whether a look found nothing to tell, now or once there is room in an answer.
     fn is_quiet(&self) -> bool {
-        !self.answered && self.from >= self.found.high_watermark
+        // A follower is also to hear how far the log is committed, and nothing rings for that.
+        let told_all = self.durable.is_none() || self.found.high_watermark >= self.end;
+        // And one that is not in sync is looked at until its broker is fit to join.
+        !self.answered && self.from >= self.end && told_all && self.in_sync
     }
 
     /// Wakes `waker` when the partition is past what the last look found; `false` if it is already.
     pub(crate) fn wait(&self, waker: &Waker) -> bool {
-        let next = Offset(self.found.high_watermark.0.saturating_add(1));
-        self.partition
-            .as_ref()
-            .is_none_or(|partition| partition.wait_for(next, waker) && partition.log_start() == self.found.log_start)
+        let next = Offset(self.end.0.saturating_add(1));
+        self.partition.as_ref().is_none_or(|partition| {
+            let waits = match self.durable {
+                None => partition.wait_for(next, waker),
+                // A follower is told of what is appended, long before it is committed.
+                Some(_) => partition.wait_for_progress(next, waker),
+            };
+            waits && partition.log_start() == self.found.log_start
+        })
     }
 
     /// Whether there is more than the last look found.
     fn has_moved(&self) -> bool {
         self.partition.as_ref().is_some_and(|partition| {
-            partition.high_watermark() > self.found.high_watermark || partition.log_start() != self.found.log_start
+            let end = if self.durable.is_some() { partition.progress() } else { partition.high_watermark() };
+            end > self.end || partition.log_start() != self.found.log_start
         })
     }
 
     /// Takes back a [`Wanted::wait`].
     pub(crate) fn forget(&self, waker: &Waker) {
-        if let Some(partition) = &self.partition {
-            partition.forget(waker);
+        match (&self.partition, self.durable) {
+            (Some(partition), None) => partition.forget(waker),
+            (Some(partition), Some(_)) => partition.forget_progress(waker),
+            (None, _) => {}
         }
     }
 }
@@ -461,9 +478,12 @@ mod tests {
             current_epoch: LeaderEpoch::NONE,
             last_fetched_epoch: LeaderEpoch::NONE,
             max_bytes: 0,
+            durable: None,
             partition: None,
             told: Told::NOTHING,
             found: Told::NOTHING,
+            end: Offset(-1),
+            in_sync: true,
             answered: false,
             served: false,
         };

@@ -5,24 +5,32 @@
 //! what happens on a connection (`connection.rs`), and everything that needs no socket (`ottla_node`).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
-use ottla_metadata::config::BrokerConfig;
+use ottla_metadata::config::{BrokerConfig, Settings};
 use ottla_node::Node;
+use ottla_types::BrokerId;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    runtime::Handle,
+    sync::{Notify, watch},
     task::JoinSet,
 };
 
-use crate::{budget::MemoryBudget, connection::Connection, fetch_sessions::FetchSessions, outbox::ColdReads};
+use crate::{
+    budget::MemoryBudget,
+    connection::Connection,
+    fetch_sessions::FetchSessions,
+    outbox::ColdReads,
+    peers::{LogTransport, Peers},
+};
 
 /// Sessions may hold this part of what requests may.
 const SESSIONS_SHARE: usize = 4;
@@ -60,12 +68,16 @@ pub struct Options {
     pub fetch_sessions_max: usize,
     /// `fetch.max.bytes`: the most record bytes in one Fetch response.
     pub fetch_bytes_max: u64,
+    /// `inter.broker.listener.name`: the listener that other brokers come in on. Without it they come in on any, and
+    /// find each other by the first.
+    pub broker_listener: Option<String>,
 }
 
 impl Options {
     /// The limits that the broker's configs ask for.
-    pub fn of(config: &BrokerConfig) -> Options {
+    pub fn of(config: &BrokerConfig, settings: &Settings) -> Options {
         Options {
+            broker_listener: settings.get("inter.broker.listener.name").filter(|name| !name.is_empty()).map(Into::into),
             request_bytes_max: config.socket_request_max_bytes as usize,
             idle_timeout: Duration::from_millis(config.connections_max_idle_ms.unwrap_or(IDLE_NEVER_MS)),
             memory_bytes: usize::try_from(config.memory_bytes).unwrap_or(usize::MAX),
@@ -78,6 +90,8 @@ impl Options {
 /// A bound listener.
 pub(crate) struct Listener {
     pub(crate) name: String,
+    /// Whether other brokers may come in on it.
+    pub(crate) serves_brokers: bool,
     advertised: Option<(String, u16)>,
 }
 
@@ -99,6 +113,15 @@ pub struct Broker {
     pub(crate) cold_reads: ColdReads,
     pub(crate) sessions: FetchSessions,
     pub(crate) stopping: watch::Sender<bool>,
+    pub(crate) peers: Arc<Peers>,
+    /// The metadata, or who leads its log, has changed.
+    pub(crate) changed: Arc<Notify>,
+    /// The controller that took the last heartbeat.
+    pub(crate) reported_to: Mutex<Option<BrokerId>>,
+    /// Counts, so that each try goes to another broker.
+    pub(crate) tries: AtomicUsize,
+    /// Topics that clients had created by asking for them.
+    pub(crate) wanted_topics: Mutex<BTreeSet<String>>,
     started: Instant,
     connections: Mutex<Connections>,
 }
@@ -139,17 +162,28 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Binds every address of every listener. Must be called within a tokio runtime.
-    pub fn bind(listeners: &[ListenerConfig]) -> Result<Bound, BindError> {
+    /// Binds every address of every listener; `broker_listener` is the one for other brokers, if it is one alone. Must
+    /// be called within a tokio runtime.
+    pub fn bind(listeners: &[ListenerConfig], broker_listener: Option<&str>) -> Result<Bound, BindError> {
         let mut sockets = Vec::new();
         for config in listeners {
-            let listener = Arc::new(Listener { name: config.name.clone(), advertised: config.advertised.clone() });
+            let listener = Arc::new(Listener {
+                name: config.name.clone(),
+                serves_brokers: broker_listener.is_none_or(|name| name == config.name),
+                advertised: config.advertised.clone(),
+            });
             for &address in &config.addresses {
                 let socket = bind(address).map_err(|source| BindError { address, source })?;
                 sockets.push((socket, Arc::clone(&listener)));
             }
         }
         Ok(Bound { sockets })
+    }
+
+    /// The first address that a listener was bound to, with the port the system chose.
+    pub fn address_of(&self, listener: &str) -> Option<SocketAddr> {
+        let (socket, _) = self.sockets.iter().find(|(_, bound)| bound.name == listener)?;
+        socket.local_addr().ok()
     }
 
     /// The addresses that were bound, with the ports the system chose.
@@ -159,9 +193,20 @@ impl Bound {
 }
 
 impl Broker {
-    /// A broker over `node` that serves nobody yet.
-    pub fn new(node: Arc<Node>, options: Options) -> Arc<Broker> {
+    /// A broker over `node` that serves nobody yet. `transport` is the one that the node was opened with. Must be called
+    /// within a tokio runtime.
+    pub fn new(node: Arc<Node>, options: Options, transport: &LogTransport) -> Arc<Broker> {
+        let peers = Peers::new(Arc::clone(&node), options.broker_listener.clone());
+        transport.connect(Handle::current(), Arc::clone(&peers));
+        let changed = Arc::new(Notify::new());
+        let bell = Arc::clone(&changed);
+        node.on_change(move || bell.notify_waiters());
         Arc::new(Broker {
+            peers,
+            changed,
+            reported_to: Mutex::default(),
+            tries: AtomicUsize::new(0),
+            wanted_topics: Mutex::default(),
             memory: MemoryBudget::new(options.memory_bytes),
             cold_reads: ColdReads::new(),
             sessions: FetchSessions::new(options.fetch_sessions_max, options.memory_bytes / SESSIONS_SHARE),
@@ -175,6 +220,12 @@ impl Broker {
 
     /// Serves clients until [`Broker::stop`], then lets each connection send the answers it owes.
     pub async fn serve(self: &Arc<Self>, bound: Bound) {
+        let mut duties = JoinSet::new();
+        duties.spawn(Arc::clone(self).keep_membership());
+        duties.spawn(Arc::clone(self).follow_leaders());
+        duties.spawn(Arc::clone(self).propose_isrs());
+        duties.spawn(Arc::clone(self).report_damage());
+        duties.spawn(Arc::clone(self).create_topics());
         let mut acceptors = JoinSet::new();
         for (socket, listener) in bound.sockets {
             acceptors.spawn(Arc::clone(self).accept(socket, listener));

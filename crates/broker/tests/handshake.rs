@@ -157,9 +157,13 @@ fn client_rule_7_the_ranges_are_those_librdkafka_derives_its_features_from() {
         (ApiKey::DescribeLogDirs, (1, 5)),
         (ApiKey::CreatePartitions, (0, 3)),
         (ApiKey::DeleteGroups, (0, 2)),
+        (ApiKey::ElectLeaders, (0, 2)),
         (ApiKey::IncrementalAlterConfigs, (0, 1)),
+        (ApiKey::AlterPartitionReassignments, (0, 1)),
         (ApiKey::ListPartitionReassignments, (0, 0)),
         (ApiKey::OffsetDelete, (0, 0)),
+        (ApiKey::DescribeQuorum, (0, 2)),
+        (ApiKey::UnregisterBroker, (0, 0)),
         (ApiKey::DescribeCluster, (0, 2)),
         (ApiKey::DescribeProducers, (0, 0)),
         (ApiKey::ConsumerGroupHeartbeat, (0, 1)),
@@ -171,6 +175,8 @@ fn client_rule_7_the_ranges_are_those_librdkafka_derives_its_features_from() {
         assert_eq!(range(&keys, key), versions, "{key:?}");
     }
     assert_eq!(keys.len(), expected.len(), "nothing else is advertised");
+    let told = |name: &str| broker.connect().call(4, &software(name, "1")).api_keys.len();
+    assert!(told("ottla") > expected.len(), "Ottla's own nodes hear of what they say to each other");
 }
 
 #[test]

@@ -18,10 +18,10 @@ use crate::{failure::Failure, properties};
 
 const DEFAULT_LISTENER: &str = "PLAINTEXT://localhost:9092";
 const DEFAULT_DATA: &str = "./ottla-data";
-const DEFAULT_PORT: u16 = 9092;
+pub(crate) const DEFAULT_PORT: u16 = 9092;
 /// Environment variables with a meaning of their own.
-const OWN_VARIABLES: [&str; 6] =
-    ["OTTLA_LISTEN", "OTTLA_ADVERTISE", "OTTLA_DATA", "OTTLA_CONFIG", "OTTLA_LOG", "OTTLA_BOOTSTRAP"];
+const OWN_VARIABLES: [&str; 7] =
+    ["OTTLA_LISTEN", "OTTLA_ADVERTISE", "OTTLA_JOIN", "OTTLA_DATA", "OTTLA_CONFIG", "OTTLA_LOG", "OTTLA_BOOTSTRAP"];
 
 /// What can be said on the command line.
 #[derive(Args, Clone, Debug, Default)]
@@ -34,6 +34,12 @@ pub(crate) struct ServeArgs {
     /// Where clients are told to connect to [env: OTTLA_ADVERTISE] [default: the address by which each one came]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Vec<String>,
+    /// Any member of the cluster to join, as HOST:PORT; a name may stand for several, and it may be repeated
+    /// [env: OTTLA_JOIN]
+    ///
+    /// It matters at the first start only: later ones know their cluster from the data directory.
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Vec<String>,
     /// The directory that holds everything; created if it is not there [env: OTTLA_DATA] [default: ./ottla-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -60,6 +66,10 @@ pub(crate) struct Listener {
 #[derive(Clone, Debug)]
 pub(crate) struct ServeSettings {
     pub(crate) listeners: Vec<Listener>,
+    /// Nobody said where to listen: if the default is taken, another port will do.
+    pub(crate) listens_anywhere: bool,
+    /// Members of the cluster to join; none to found one.
+    pub(crate) join: Vec<String>,
     pub(crate) data: PathBuf,
     pub(crate) node_id: Option<BrokerId>,
     pub(crate) rack: Option<String>,
@@ -88,10 +98,20 @@ impl ServeSettings {
         };
         pairs.extend(from_environment(&environment, &mut warnings));
         pairs.extend(from_flags(args)?);
-        Self::check(pairs, warnings, ipv6)
+        let join = match environment.get("OTTLA_JOIN").filter(|_| args.join.is_empty()) {
+            Some(given) => given.split(',').map(str::to_owned).collect(),
+            None => args.join.clone(),
+        };
+        let join = join.iter().flat_map(|given| given.split(',')).map(seed).collect::<Result<_, _>>()?;
+        Self::check(pairs, join, warnings, ipv6)
     }
 
-    fn check(mut pairs: Pairs, mut warnings: Vec<String>, ipv6: bool) -> Result<ServeSettings, Failure> {
+    fn check(
+        mut pairs: Pairs,
+        join: Vec<String>,
+        mut warnings: Vec<String>,
+        ipv6: bool,
+    ) -> Result<ServeSettings, Failure> {
         let dirs = pairs.get("log.dirs").or_else(|| pairs.get("log.dir")).map_or(DEFAULT_DATA, String::as_str);
         if dirs.contains(',') {
             return Err(Failure::usage(format!(
@@ -110,11 +130,12 @@ impl ServeSettings {
             }
         };
         let rack = pairs.get("broker.rack").filter(|rack| !rack.is_empty()).cloned();
+        let listens_anywhere = !pairs.contains_key("listeners");
         let listeners = listeners(&mut pairs, &mut warnings, ipv6)?;
         let (configs, ignored) =
             Settings::check(pairs).map_err(|error| Failure::usage(sentence(&error.to_string())))?;
         warnings.extend(ignored.iter().map(ToString::to_string));
-        Ok(ServeSettings { listeners, data, node_id, rack, configs, warnings })
+        Ok(ServeSettings { listeners, listens_anywhere, join, data, node_id, rack, configs, warnings })
     }
 }
 
@@ -181,6 +202,15 @@ fn from_environment(environment: &BTreeMap<String, String>, warnings: &mut Vec<S
         }
     }
     pairs
+}
+
+/// A member to join, with the default port if none is written.
+fn seed(text: &str) -> Result<String, Failure> {
+    let (_, host, port) = endpoint("--join", text.trim())?;
+    if host.is_empty() || port == 0 {
+        return Err(Failure::usage(format!("--join {text} is not valid, it must be HOST:PORT of a member")));
+    }
+    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
 }
 
 /// `NAME://HOST:PORT`, with the name upper-cased and left to `None` where it is not written.

@@ -78,6 +78,8 @@ fn partition() -> (TempDir, Arc<Node>, Arc<Partition>) {
             drawn += 1;
             u128::to_be_bytes(drawn << 64 | 0x4242)
         }),
+        transport: Box::new(|_, _, reply| reply(None)),
+        joined: None,
     })
     .unwrap();
     let topic = NewTopic { name: "bench".into(), partitions: 1, replication_factor: -1, ..NewTopic::default() };

@@ -1,8 +1,8 @@
 //! What a start needs to know of the last run: how far each log is durable, and whether the end was clean.
 //!
 //! Two files in the data directory (`docs/formats/checkpoint.md`): `checkpoint`, rewritten every few seconds, with the
-//! recovery point, high watermark and log start of every partition and of the metadata log; and `clean-shutdown`, the
-//! proof that every log ended synced, which names the broker epoch it belongs to and is gone before anything is
+//! recovery point, durable end, high watermark and log start of every partition and of the metadata log; and
+//! `clean-shutdown`, the proof that every log ended synced, which names the broker epoch it belongs to and is gone before anything is
 //! appended (rule L6). A checkpoint only ever lags behind the truth, so an old one costs time and nothing else.
 
 use std::{collections::HashMap, io, path::Path};
@@ -14,7 +14,8 @@ use crate::{files, topics::Topics};
 
 const FILE: &str = "checkpoint";
 const MAGIC: [u8; 4] = *b"OCKP";
-const VERSION: u16 = 1;
+/// Version 1 had no high watermark of the replicas.
+const VERSION: u16 = 2;
 const PROOF_FILE: &str = "clean-shutdown";
 const PROOF_MAGIC: [u8; 4] = *b"OCLN";
 const PROOF_VERSION: u16 = 1;
@@ -26,7 +27,15 @@ const NO_PRODUCERS: i64 = -1;
 /// The checkpoints of the last run.
 #[derive(Default)]
 pub(crate) struct Checkpoints {
-    by_partition: HashMap<(TopicId, PartitionIndex), Checkpoint>,
+    by_partition: HashMap<(TopicId, PartitionIndex), Known>,
+}
+
+/// What is remembered of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) log: Checkpoint,
+    /// What all replicas in sync were known to have.
+    pub(crate) high_watermark: Offset,
 }
 
 /// Why the checkpoints of the last run are not known.
@@ -39,12 +48,12 @@ pub(crate) enum CheckpointError {
 }
 
 impl Checkpoints {
-    pub(crate) fn of(&self, topic: TopicId, index: PartitionIndex) -> Option<Checkpoint> {
+    pub(crate) fn of(&self, topic: TopicId, index: PartitionIndex) -> Option<Known> {
         self.by_partition.get(&(topic, index)).cloned()
     }
 
     pub(crate) fn of_metadata(&self) -> Option<Checkpoint> {
-        self.of(METADATA.0, METADATA.1)
+        self.of(METADATA.0, METADATA.1).map(|known| known.log)
     }
 }
 
@@ -73,22 +82,24 @@ pub(crate) fn store(
 ) -> io::Result<()> {
     let mut body = Vec::new();
     let mut recovery_points = Vec::new();
-    encode(METADATA, metadata, &mut body);
+    encode(METADATA, &Known { log: metadata.clone(), high_watermark: metadata.high_watermark }, &mut body);
     for partition in topics.partitions() {
-        if let Some(checkpoint) = partition.checkpoint() {
-            encode((partition.topic(), partition.index()), &checkpoint, &mut body);
-            recovery_points.push((partition, checkpoint.recovery_point.segment));
+        if let Some(known) = partition.known() {
+            encode((partition.topic(), partition.index()), &known, &mut body);
+            recovery_points.push((partition, known.log.recovery_point.segment));
         }
     }
     // Two states of one checksum leave the older one behind, which only lags.
     let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &body) as u32;
     if *last == Some(checksum) {
+        recovery_points.iter().for_each(|(partition, _)| partition.checkpoint_stored());
         return Ok(());
     }
     files::write_framed(disk, &dir.join(FILE), MAGIC, VERSION, &body)?;
     *last = Some(checksum);
     for (partition, segment) in recovery_points {
         partition.cleaning().set_stored(segment);
+        partition.checkpoint_stored();
     }
     Ok(())
 }
@@ -112,10 +123,11 @@ pub(crate) fn leave_clean_proof(disk: &dyn Disk, dir: &Path, epoch: BrokerEpoch)
     files::write_framed(disk, &dir.join(PROOF_FILE), PROOF_MAGIC, PROOF_VERSION, &epoch.0.to_be_bytes())
 }
 
-const ENTRY_BYTES: usize = 16 + 4 + 7 * 8;
+const ENTRY_BYTES: usize = 16 + 4 + 8 * 8;
 
-fn encode((topic, index): (TopicId, PartitionIndex), checkpoint: &Checkpoint, out: &mut Vec<u8>) {
-    let Checkpoint { recovery_point, high_watermark, log_start, producers, largest_timestamp } = checkpoint;
+fn encode((topic, index): (TopicId, PartitionIndex), known: &Known, out: &mut Vec<u8>) {
+    let Checkpoint { recovery_point, high_watermark: durable_end, log_start, producers, largest_timestamp } =
+        &known.log;
     out.extend_from_slice(&topic.to_bytes());
     out.extend_from_slice(&index.0.to_be_bytes());
     let position = recovery_point.position.cast_signed();
@@ -124,16 +136,17 @@ fn encode((topic, index): (TopicId, PartitionIndex), checkpoint: &Checkpoint, ou
         recovery_point.offset.0,
         recovery_point.segment.0,
         position,
-        high_watermark.0,
+        durable_end.0,
         log_start.0,
         producers,
         largest_timestamp.0,
+        known.high_watermark.0,
     ] {
         out.extend_from_slice(&number.to_be_bytes());
     }
 }
 
-fn decode(entry: &[u8; ENTRY_BYTES]) -> ((TopicId, PartitionIndex), Checkpoint) {
+fn decode(entry: &[u8; ENTRY_BYTES]) -> ((TopicId, PartitionIndex), Known) {
     let mut topic = [0; 16];
     topic.copy_from_slice(&entry[..16]);
     let mut index = [0; 4];
@@ -143,7 +156,7 @@ fn decode(entry: &[u8; ENTRY_BYTES]) -> ((TopicId, PartitionIndex), Checkpoint) 
         bytes.copy_from_slice(&entry[20 + 8 * place..28 + 8 * place]);
         i64::from_be_bytes(bytes)
     };
-    let checkpoint = Checkpoint {
+    let log = Checkpoint {
         recovery_point: LogPosition {
             offset: Offset(number(0)),
             segment: Offset(number(1)),
@@ -154,7 +167,8 @@ fn decode(entry: &[u8; ENTRY_BYTES]) -> ((TopicId, PartitionIndex), Checkpoint) 
         producers: (number(5) != NO_PRODUCERS).then(|| Offset(number(5))),
         largest_timestamp: Timestamp(number(6)),
     };
-    ((TopicId::from_bytes(topic), PartitionIndex(i32::from_be_bytes(index))), checkpoint)
+    let known = Known { log, high_watermark: Offset(number(7)) };
+    ((TopicId::from_bytes(topic), PartitionIndex(i32::from_be_bytes(index))), known)
 }
 
 #[cfg(test)]
@@ -163,18 +177,19 @@ mod tests {
 
     #[test]
     fn an_entry_survives_its_bytes() {
-        let checkpoint = Checkpoint {
+        let log = Checkpoint {
             recovery_point: LogPosition { offset: Offset(7), segment: Offset(3), position: u64::MAX },
             high_watermark: Offset(6),
             log_start: Offset(2),
             producers: Some(Offset(5)),
             largest_timestamp: Timestamp(-1),
         };
+        let known = Known { log, high_watermark: Offset(4) };
         let place = (TopicId::from_bytes([9; 16]), PartitionIndex(4));
         let mut bytes = Vec::new();
-        encode(place, &checkpoint, &mut bytes);
+        encode(place, &known, &mut bytes);
         let (decoded_place, decoded) = decode(bytes.as_slice().try_into().unwrap());
         assert_eq!(decoded_place, place);
-        assert_eq!(format!("{decoded:?}"), format!("{checkpoint:?}"));
+        assert_eq!(decoded, known);
     }
 }

@@ -29,7 +29,7 @@ use ottla_metadata::{
 };
 use ottla_records::{BatchBuilder, BatchHeader, Compression, Decompress, ProducedBatch};
 use ottla_replica::Outcome;
-use ottla_types::{Offset, Tick, TopicId};
+use ottla_types::{LeaderEpoch, Offset, PartitionIndex, Tick, TopicId};
 use parking_lot::Mutex;
 
 use crate::{
@@ -49,6 +49,9 @@ const RECORD_HEAD_BYTES: usize = 32;
 const LOADED_BATCH_BYTES_MAX: usize = 256 << 20;
 /// No deadline.
 const NEVER: Tick = Tick(u64::MAX);
+/// How long after a coordinator moved here the topics it knows are held against those there are, in milliseconds. One
+/// that this broker has not heard of yet must not be taken for deleted; one that is so far behind has been fenced.
+const TOPICS_CHECK_MS: u64 = 30_000;
 
 /// Chance, shared by the coordinators.
 pub(crate) type SharedEntropy = Arc<Mutex<Entropy>>;
@@ -73,6 +76,8 @@ pub struct Groups {
 pub(crate) enum Event {
     /// These topics are gone.
     TopicsDeleted(Vec<(TopicId, Arc<str>)>),
+    /// Partitions changed hands, perhaps those of `__consumer_offsets`.
+    Moved,
     /// A deadline is nearer than the one slept for.
     Earlier,
     /// The node stops.
@@ -100,15 +105,19 @@ pub enum NoCoordinator {
 #[derive(Default)]
 struct Shards {
     topic: Option<Arc<Topic>>,
+    /// Those of the partitions that this broker leads, by number.
     list: Vec<Arc<Shard>>,
 }
 
-/// One partition of `__consumer_offsets` and its coordinator.
+/// One partition of `__consumer_offsets` and its coordinator, for as long as this broker leads it in one epoch (G3).
 struct Shard {
     partition: Arc<Partition>,
+    epoch: LeaderEpoch,
     state: Mutex<State>,
     /// The coordinator's next deadline, for a look without the lock.
     deadline: AtomicU64,
+    /// When its topics are to be checked.
+    check_topics_at: AtomicU64,
 }
 
 enum State {
@@ -231,11 +240,16 @@ impl Groups {
                         self.tell(shard, Command::TopicsDeleted(topics.clone()));
                     }
                 }
+                Ok(Event::Moved) => _ = self.shards(),
                 Ok(Event::Earlier) | Err(RecvTimeoutError::Timeout) => {}
             }
             let now = self.now();
             for shard in self.shards.load().list.iter().filter(|shard| shard.deadline() <= now) {
                 self.tell(shard, Command::TimePassed);
+                if shard.check_topics_at.load(Ordering::SeqCst) <= now.0 {
+                    shard.check_topics_at.store(NEVER.0, Ordering::SeqCst);
+                    let _ = self.with_shard(shard, |active, wakes| self.forget_deleted_topics(shard, active, wakes));
+                }
             }
         }
     }
@@ -285,20 +299,26 @@ impl Groups {
         self.replace_shards(topic)
     }
 
-    /// Takes the topic as it is now for the one to coordinate by; partitions that it had before keep their coordinator.
+    /// Takes the topic as it is now for the one to coordinate by; partitions that were led before, in the same epoch, keep
+    /// their coordinator.
     fn replace_shards(self: &Arc<Self>, topic: Option<Arc<Topic>>) -> Arc<Shards> {
         let mut replaced = Vec::new();
         let mut written = Vec::new();
         self.shards.rcu(|old| {
             (replaced, written) = (Vec::new(), Vec::new());
-            let kept = |partition: &Arc<Partition>| {
-                old.list.iter().find(|shard| Arc::ptr_eq(&shard.partition, partition)).cloned()
+            let kept = |partition: &Arc<Partition>, epoch: LeaderEpoch| {
+                let same = |shard: &&Arc<Shard>| Arc::ptr_eq(&shard.partition, partition) && shard.epoch == epoch;
+                old.list.iter().find(same).cloned()
             };
-            let partitions = topic.iter().flat_map(|topic| &topic.partitions);
+            let led = |partition: &Arc<Partition>| {
+                let epoch = partition.leader_epoch();
+                partition.leads_in(epoch).then(|| (Arc::clone(partition), epoch))
+            };
+            let partitions = topic.iter().flat_map(|topic| &topic.partitions).filter_map(led);
             let list: Vec<_> = partitions
-                .map(|partition| {
-                    kept(partition).unwrap_or_else(|| {
-                        let shard = Arc::new(Shard::new(Arc::clone(partition)));
+                .map(|(partition, epoch)| {
+                    kept(&partition, epoch).unwrap_or_else(|| {
+                        let shard = Arc::new(Shard::new(Arc::clone(&partition), epoch));
                         if partition.is_untouched() {
                             // Nothing to read, so nobody is told to wait.
                             self.activate(&shard, self.new_coordinator(), Offset::ZERO);
@@ -328,7 +348,8 @@ impl Groups {
             return Err(NoCoordinator::NotHere);
         }
         let shards = self.shards();
-        let shard = shards.list.get(group_partition(group, shards.list.len())).ok_or(NoCoordinator::NotAvailable)?;
+        let count = shards.topic.as_ref().map(|topic| topic.partition_count).ok_or(NoCoordinator::NotAvailable)?;
+        let shard = shards.led(group_partition(group, count)).ok_or(NoCoordinator::NotHere)?;
         self.with_shard(shard, |active, wakes| work(shard, active, wakes))
     }
 
@@ -423,7 +444,9 @@ impl Groups {
         }
         batches.push(build(builder)?);
         let mut outcomes = Vec::with_capacity(batches.len());
-        partition.append(&batches, awaited, now, &mut outcomes, wakes).map_err(|error| failed(&error))?;
+        partition
+            .append_in(Some(shard.epoch), &batches, awaited, now, &mut outcomes, wakes)
+            .map_err(|error| failed(&error))?;
         match outcomes.pop() {
             Some(Outcome::Appended { required, .. }) => Ok(required),
             Some(Outcome::Failed(error)) => Err(failed(&error)),
@@ -497,7 +520,12 @@ impl Groups {
         let mut state = shard.state.lock();
         if matches!(*state, State::Unloaded | State::Loading) {
             let mut active = Active { coordinator, waiting: HashMap::new(), last_ticket: 0, end, doubtful: false };
-            self.forget_deleted_topics(shard, &mut active, &mut wakes);
+            if self.controller.image().brokers().len() > 1 {
+                let at = self.now().0.saturating_add(TOPICS_CHECK_MS);
+                shard.check_topics_at.store(at, Ordering::SeqCst);
+            } else {
+                self.forget_deleted_topics(shard, &mut active, &mut wakes);
+            }
             self.schedule(shard, &active);
             *state = State::Active(Box::new(active));
         }
@@ -520,8 +548,8 @@ impl Groups {
 
     /// Has the coordinator called when its next deadline comes.
     fn schedule(&self, shard: &Shard, active: &Active) {
-        let deadline = active.coordinator.next_deadline().unwrap_or(NEVER);
-        shard.deadline.store(deadline.0, Ordering::SeqCst);
+        shard.deadline.store(active.coordinator.next_deadline().unwrap_or(NEVER).0, Ordering::SeqCst);
+        let deadline = shard.deadline();
         if deadline.0 < self.sleeps_until.fetch_min(deadline.0, Ordering::SeqCst) {
             // Before the thread has started the inbox holds the call; once it has ended nobody needs it.
             let _ = self.inbox.send(Event::Earlier);
@@ -529,17 +557,26 @@ impl Groups {
     }
 }
 
+impl Shards {
+    fn led(&self, index: usize) -> Option<&Arc<Shard>> {
+        let index = PartitionIndex(i32::try_from(index).ok()?);
+        let found = self.list.binary_search_by_key(&index, |shard| shard.partition.index());
+        self.list.get(found.ok()?)
+    }
+}
+
 impl Shard {
-    fn new(partition: Arc<Partition>) -> Shard {
-        Shard { partition, state: Mutex::new(State::Unloaded), deadline: AtomicU64::new(NEVER.0) }
+    fn new(partition: Arc<Partition>, epoch: LeaderEpoch) -> Shard {
+        let never = || AtomicU64::new(NEVER.0);
+        Shard { partition, epoch, state: Mutex::new(State::Unloaded), deadline: never(), check_topics_at: never() }
     }
 
     fn deadline(&self) -> Tick {
-        Tick(self.deadline.load(Ordering::SeqCst))
+        Tick(self.deadline.load(Ordering::SeqCst).min(self.check_topics_at.load(Ordering::SeqCst)))
     }
 
     fn decided(&self, end: Offset) -> Decided {
-        Decided { partition: Arc::clone(&self.partition), end }
+        Decided { partition: Arc::clone(&self.partition), epoch: self.epoch, end }
     }
 
     /// Goes from one state without content to another; whether it was in the first.

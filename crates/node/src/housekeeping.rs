@@ -142,7 +142,10 @@ impl Shared {
             if full || has_budget(topic) {
                 enforce(topic, disk_bytes, now);
             }
-            topic.partitions.iter().for_each(|partition| partition.housekeep(now, expiration_ms, regular));
+            for partition in &topic.partitions {
+                partition.housekeep(now, expiration_ms, regular);
+                partition.tick();
+            }
         }
         self.storage.remove_discarded(now);
         if self.storage.take_checkpoint_wanted() || regular {

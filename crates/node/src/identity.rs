@@ -1,4 +1,4 @@
-//! Who this data directory belongs to: cluster, node and directory id, written once at the first start.
+//! Who this data directory belongs to: cluster, node and directory id, written at the first start.
 //!
 //! The file is `identity`, a few `key=value` lines and a checksum over them (`docs/formats/identity.md`). Unreadable
 //! means refuse to start, never start empty (rule L7): a directory that forgets who it is would become an empty new
@@ -17,12 +17,17 @@ const VERSION: &str = "1";
 /// The ids of a data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The cluster the directory belongs to: 22 characters of URL-safe base64, as Kafka prints it.
+    /// The cluster the directory belongs to: 22 characters of URL-safe base64, as Kafka prints it. Empty while a new
+    /// cluster is being founded.
     pub cluster_id: String,
     /// The broker's `node.id`.
     pub node_id: BrokerId,
     /// This directory's own id, so that a replaced disk is never mistaken for the old one (rule M2).
     pub directory_id: Uuid,
+    /// The port that the node chose for itself at its first start, where nobody said one: the others look for it there.
+    pub port: Option<u16>,
+    /// The node was taken into a cluster and has not heard of it yet: it may be without metadata.
+    pub joining: bool,
 }
 
 /// The identity file is there but cannot be believed.
@@ -32,10 +37,16 @@ pub struct DamagedIdentity(String);
 
 impl Identity {
     fn to_text(&self) -> String {
-        let body = format!(
+        let mut body = format!(
             "version={VERSION}\ncluster.id={}\nnode.id={}\ndirectory.id={}\n",
             self.cluster_id, self.node_id, self.directory_id
         );
+        if let Some(port) = self.port {
+            body.push_str(&format!("port={port}\n"));
+        }
+        if self.joining {
+            body.push_str("joining=true\n");
+        }
         format!("{body}crc32c={:08x}\n", crc(body.as_bytes()))
     }
 
@@ -54,6 +65,8 @@ impl Identity {
             cluster_id: field("cluster.id")?.to_owned(),
             node_id: BrokerId(field("node.id")?.parse().map_err(|_| damaged("node.id is no number"))?),
             directory_id: field("directory.id")?.parse().map_err(|_| damaged("directory.id is no UUID"))?,
+            port: fields.get("port").map(|port| port.parse().map_err(|_| damaged("port is no port"))).transpose()?,
+            joining: fields.get("joining") == Some(&"true"),
         })
     }
 
@@ -93,7 +106,9 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        Identity { cluster_id: "ASNFZ4mrze_-3LqYdlQyEA".into(), node_id: BrokerId(7), directory_id: Uuid::from_u128(9) }
+        let cluster_id = "ASNFZ4mrze_-3LqYdlQyEA".into();
+        let directory_id = Uuid::from_u128(9);
+        Identity { cluster_id, node_id: BrokerId(7), directory_id, port: Some(9093), joining: true }
     }
 
     #[test]

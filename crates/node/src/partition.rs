@@ -4,35 +4,42 @@
 //! task, timer or open file. Readers never take the lock: they use the log's read half and the published high
 //! watermark. A panic under the lock takes this partition offline and nothing else.
 //!
-//! Next: `ottla_replica` for what an append means, `flusher.rs` for who syncs, `waiters.rs` for who is woken.
+//! What is not here: leading and following among several brokers (`partition/replication.rs`). Next: `ottla_replica` for
+//! what an append means, `flusher.rs` for who syncs, `waiters.rs` for who is woken.
+
+mod replication;
+
+pub use replication::{CommittedIsr, FollowError, Follower};
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     task::Waker,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ottla_log::{
-    Checkpoint, Damage, Dirtiness, Disk, FileRegion, Log, LogPosition, LogReader, OpenError, ReadError, ScrubCursor,
-    ScrubStep, SegmentInfo, SyncError, SyncPlan, Synced,
+    Damage, Dirtiness, Disk, FileRegion, Log, LogPosition, LogReader, OpenError, ReadError, ScrubCursor, ScrubStep,
+    SegmentInfo, SyncError, SyncPlan, Synced,
 };
 use ottla_metadata::config::TopicConfig;
 use ottla_records::ProducedBatch;
-use ottla_replica::{EpochRefusal, Outcome, Replica};
-use ottla_types::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
+use ottla_replica::{Assignment, Durability, EpochRefusal, Outcome, Replica};
+use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    checkpoint::Known,
     cleaner::Cleaning,
     storage::Storage,
-    topic_log_config::{durability, log_config},
+    topic_log_config::{durability, log_config, replica_settings},
     waiters::{Waiters, Wakes},
 };
+use replication::Leadership;
 
 /// Unsynced bytes after which a `replicated` topic asks for a sync by itself: what recovery would have to read again.
 const LAZY_SYNC_BYTES: u64 = 16 << 20;
@@ -47,8 +54,14 @@ const SYNC_ASKED: u8 = 2;
 /// Somebody waits for it.
 const SYNC_AWAITED: u8 = 4;
 
-/// One partition led by this broker.
+/// The copy is damaged, and the controller is to be told.
+const DAMAGED: u8 = 1;
+/// It has been.
+const DAMAGE_REPORTED: u8 = 2;
+
+/// This broker's copy of one partition.
 pub struct Partition {
+    broker: BrokerId,
     topic: TopicId,
     topic_name: Arc<str>,
     index: PartitionIndex,
@@ -56,13 +69,24 @@ pub struct Partition {
     config: ArcSwap<TopicConfig>,
     /// Bytes after which the active segment closes early for the sake of a retention budget.
     segment_limit: AtomicU64,
-    leader_epoch: AtomicI32,
+    /// What the cluster last said about the partition; nothing until this broker may believe what it reads there.
+    assignment: ArcSwapOption<Assignment>,
+    /// Whether this broker leads, and the epoch, for a look without the lock. Written under `state`.
+    leadership: Leadership,
     state: Mutex<State>,
     reader: OnceLock<LogReader>,
     /// What consumers may read up to. Written under `state`, read by anyone.
     visible: RwLock<LogPosition>,
     visible_offset: AtomicI64,
     waiters: Waiters,
+    /// Where a leader's log ends, and up to where a follower's is durable: what its leader, and what its followers,
+    /// wait for.
+    progress: AtomicI64,
+    progress_waiters: Waiters,
+    /// The log is to be cut below what the stored checkpoint says, which has to be replaced first.
+    checkpoint_owed: AtomicBool,
+    /// 0, or `DAMAGED` and what follows.
+    damage: AtomicU8,
     /// What the flusher has to do: `SYNC_` flags.
     sync: AtomicU8,
     cleaning: Cleaning,
@@ -72,18 +96,20 @@ pub struct Partition {
 
 enum State {
     /// Not opened since the start; where the last run left off.
-    Closed(Option<Checkpoint>),
+    Closed(Option<Known>),
     Open(Box<Replica>),
     /// The log can't be trusted: why, and what was known of it. Without that, the next start would take damage for a
     /// torn write and cut it off (rule L5).
-    Offline(Arc<str>, Option<Checkpoint>),
+    Offline(Arc<str>, Option<Known>),
     Deleted,
 }
 
 impl State {
-    fn checkpoint(&self) -> Option<Checkpoint> {
+    fn known(&self) -> Option<Known> {
         match self {
-            State::Open(replica) => Some(replica.log().checkpoint()),
+            State::Open(replica) => {
+                Some(Known { log: replica.log().checkpoint(), high_watermark: replica.high_watermark().offset })
+            }
             State::Closed(known) | State::Offline(_, known) => known.clone(),
             State::Deleted => None,
         }
@@ -96,6 +122,9 @@ pub enum Unavailable {
     /// The topic was deleted.
     #[error("the topic was deleted")]
     Deleted,
+    /// Another broker leads the partition, or nobody does.
+    #[error("this broker does not lead the partition")]
+    NotLeader,
     /// The log is damaged or its disk failed; retriable, since an operator may bring it back.
     #[error("the partition is offline: {0}")]
     Offline(Arc<str>),
@@ -113,9 +142,12 @@ pub enum ReadRefusal {
     /// The leader epoch of the request does not fit.
     #[error(transparent)]
     Epoch(#[from] EpochRefusal),
-    /// Below the log start or above the high watermark.
+    /// Below the log start or above the log end.
     #[error("the offset is outside of the log")]
     OutOfRange,
+    /// A new leader does not know yet how far the log is committed (rule I7); retriable.
+    #[error("the leader does not know the high watermark yet")]
+    NotYetKnown,
     /// The reader's history differs from ours: its last epoch ended here (rule E3).
     #[error("the reader's log diverges at the end of epoch {epoch}, offset {end}")]
     Diverging {
@@ -148,8 +180,12 @@ pub struct Fetched {
     pub records: Option<FileRegion>,
     /// The end of what may be read.
     pub high_watermark: Offset,
+    /// The end of what is to be had by whoever asked: the high watermark, and for a follower the end of the log.
+    pub end: Offset,
     /// The first offset still there.
     pub log_start: Offset,
+    /// Whether whoever asked is a replica in sync, or no replica at all. One that is not may be let in at any time.
+    pub in_sync: bool,
 }
 
 /// Where ListOffsets points (its negative timestamps have a meaning each).
@@ -189,28 +225,34 @@ pub struct Extent {
 
 impl Partition {
     pub(crate) fn new(
+        broker: BrokerId,
         topic: TopicId,
         topic_name: Arc<str>,
         index: PartitionIndex,
-        leader_epoch: LeaderEpoch,
         config: TopicConfig,
         storage: Arc<Storage>,
-        checkpoint: Option<Checkpoint>,
+        known: Option<Known>,
     ) -> Partition {
         Partition {
+            broker,
             topic,
             topic_name,
             index,
             storage,
             config: ArcSwap::from_pointee(config),
-            cleaning: Cleaning::new(checkpoint.as_ref()),
+            cleaning: Cleaning::new(known.as_ref().map(|known| &known.log)),
             segment_limit: AtomicU64::new(u64::MAX),
-            leader_epoch: AtomicI32::new(leader_epoch.0),
-            state: Mutex::new(State::Closed(checkpoint)),
+            assignment: ArcSwapOption::empty(),
+            leadership: Leadership::default(),
+            state: Mutex::new(State::Closed(known)),
             reader: OnceLock::new(),
             visible: RwLock::new(LogPosition::default()),
             visible_offset: AtomicI64::new(0),
             waiters: Waiters::default(),
+            progress: AtomicI64::new(0),
+            progress_waiters: Waiters::default(),
+            checkpoint_owed: AtomicBool::new(false),
+            damage: AtomicU8::new(0),
             sync: AtomicU8::new(0),
             gone: AtomicBool::new(false),
         }
@@ -229,11 +271,6 @@ impl Partition {
     /// The number of the partition.
     pub fn index(&self) -> PartitionIndex {
         self.index
-    }
-
-    /// The epoch of the present leadership.
-    pub fn leader_epoch(&self) -> LeaderEpoch {
-        LeaderEpoch(self.leader_epoch.load(Ordering::Acquire))
     }
 
     /// The topic's settings as they are now.
@@ -258,7 +295,7 @@ impl Partition {
         catch_unwind(AssertUnwindSafe(|| self.open_in(&mut state).map(work))).unwrap_or_else(|_| {
             let why: Arc<str> = "a bug stopped a change half-way; restart the broker to recover it".into();
             tracing::error!(topic = %self.topic_name, partition = %self.index, %why, "partition is offline");
-            *state = State::Offline(Arc::clone(&why), state.checkpoint());
+            *state = State::Offline(Arc::clone(&why), state.known());
             self.gone.store(true, Ordering::Release);
             drop(state);
             self.wake_all();
@@ -267,20 +304,25 @@ impl Partition {
     }
 
     fn open_in<'s>(&self, state: &'s mut State) -> Result<&'s mut Replica, Unavailable> {
-        if let State::Closed(checkpoint) = state {
-            match self.open_replica(checkpoint.clone()) {
+        if let State::Closed(known) = state {
+            match self.open_replica(known.clone()) {
                 Ok(Ok(replica)) => {
                     self.publish(replica.high_watermark());
+                    self.publish_progress(&replica);
                     // Set once: a partition is opened once in its life.
                     let _ = self.reader.set(replica.log().reader());
                     *state = State::Open(Box::new(replica));
                 }
                 Ok(Err(damage)) => {
-                    // The only copy is damaged below what was synced: no truncation, an operator decides (rule L5).
+                    // Below what was synced nothing is cut: another copy is made, and where there is none an operator
+                    // decides (rule L5).
                     let why: Arc<str> = format!("its log is damaged below what was acknowledged ({damage})").into();
                     tracing::error!(topic = %self.topic_name, partition = %self.index, %why, "partition is offline");
-                    *state = State::Offline(why, checkpoint.take());
+                    *state = State::Offline(why, known.take());
                     self.gone.store(true, Ordering::Release);
+                    if self.damage.swap(DAMAGED, Ordering::AcqRel) == 0 {
+                        self.storage.damaged().push((self.topic, self.index));
+                    }
                 }
                 Err(OpenError::Sync(error)) => {
                     self.storage.fail(&error);
@@ -302,13 +344,14 @@ impl Partition {
         }
     }
 
-    fn open_replica(&self, checkpoint: Option<Checkpoint>) -> Result<Result<Replica, Damage>, OpenError> {
+    fn open_replica(&self, known: Option<Known>) -> Result<Result<Replica, Damage>, OpenError> {
         let config = self.config.load();
+        let high_watermark = known.as_ref().map_or(Offset::ZERO, |known| known.high_watermark);
         let (log, recovered) = Log::open(
             Arc::clone(self.storage.disk()),
             self.dir(),
             log_config(&config, self.segment_limit.load(Ordering::Relaxed)),
-            checkpoint,
+            known.map(|known| known.log),
             self.storage.now(),
         )?;
         if let Some(damage) = recovered.damaged {
@@ -320,7 +363,14 @@ impl Partition {
                 "dropped a torn, unacknowledged end of the log"
             );
         }
-        Ok(Ok(Replica::lead(log, self.leader_epoch(), durability(&config))?))
+        let mut replica =
+            Replica::new(log, self.broker, high_watermark, replica_settings(&config, self.storage.lag_max_ms()));
+        if let Some(assignment) = &*self.assignment.load() {
+            let mut effects = Vec::new();
+            replica.assign(self.storage.tick(), assignment, &mut effects)?;
+            // Whoever leads anew has nothing to propose before a follower has come.
+        }
+        Ok(Ok(replica))
     }
 
     /// The read half, opening the log if nobody has.
@@ -349,29 +399,40 @@ impl Partition {
         outcomes: &mut Vec<Outcome>,
         wakes: &mut Wakes,
     ) -> Result<(), Unavailable> {
+        self.append_in(None, batches, awaited, now, outcomes, wakes)
+    }
+
+    /// The same, only while this broker leads in `epoch`: what was decided in an earlier one rests on less than is there.
+    pub(crate) fn append_in(
+        self: &Arc<Self>,
+        epoch: Option<LeaderEpoch>,
+        batches: &[ProducedBatch],
+        awaited: bool,
+        now: Timestamp,
+        outcomes: &mut Vec<Outcome>,
+        wakes: &mut Wakes,
+    ) -> Result<(), Unavailable> {
         let bytes = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
         self.storage.check_room(bytes)?;
-        let (high_watermark, unsynced, unsynced_records) = self.with(|replica| {
+        let config = self.config.load();
+        let (high_watermark, end, sync) = self.lead(|replica| {
+            if epoch.is_some_and(|epoch| epoch != replica.leader_epoch()) {
+                return Err(Unavailable::NotLeader);
+            }
             replica.append(batches, now, outcomes);
             let high_watermark = replica.high_watermark();
             if high_watermark.offset.0 != self.visible_offset.load(Ordering::Relaxed) {
                 self.publish(high_watermark);
             }
+            self.publish_progress(replica);
             let log = replica.log();
-            (high_watermark.offset, log.unsynced_bytes(), log.end().offset.0 - log.durable_end().offset.0)
-        })?;
+            Ok((high_watermark.offset, log.end().offset, wants_sync(log, &config)))
+        })??;
         self.waiters.take_reached(high_watermark, wakes);
-        let config = self.config.load();
-        let (due, urgent) = match durability(&config) {
-            ottla_replica::Durability::Fsync => (unsynced > 0, awaited),
-            // Who waits here does not wait for the disk.
-            ottla_replica::Durability::Replicated => {
-                let due = unsynced >= LAZY_SYNC_BYTES || (unsynced > 0 && unsynced_records >= config.flush_messages);
-                (due, false)
-            }
-        };
-        if due {
-            self.request_sync(urgent);
+        self.progress_waiters.take_reached(end, wakes);
+        if sync {
+            // Who waits on a `replicated` topic does not wait for the disk.
+            self.request_sync(awaited && durability(&config) == Durability::Fsync);
         }
         Ok(())
     }
@@ -406,62 +467,52 @@ impl Partition {
         let completed = self.with(|replica| {
             let completed = replica.complete_sync(plan, result);
             self.publish(replica.high_watermark());
+            self.publish_progress(replica);
             completed
         });
         match completed {
-            Ok(Ok(())) => self.waiters.take_reached(self.high_watermark(), wakes),
+            Ok(Ok(())) => {
+                self.waiters.take_reached(self.high_watermark(), wakes);
+                self.progress_waiters.take_reached(self.progress(), wakes);
+            }
             Ok(Err(error)) => {
                 // Linux forgets which pages failed: nothing after the last good sync can be believed (rule L10).
                 self.storage.fail(&error);
-                self.waiters.take_all(wakes);
+                self.take_all(wakes);
             }
-            Err(_) => self.waiters.take_all(wakes),
+            Err(_) => self.take_all(wakes),
         }
     }
 
-    /// Where to find the bytes a fetch asks for, up to the high watermark.
+    /// Where to find the bytes a consumer's fetch asks for, up to the high watermark. Followers serve it too (KIP-392),
+    /// each as far as it knows what is committed.
     pub fn read(&self, request: &ReadRequest) -> Result<Fetched, ReadRefusal> {
-        let reader = self.reader()?;
         self.check_epoch(request.current_epoch)?;
+        if self.assignment.load().is_none() {
+            return Err(Unavailable::NotLeader.into());
+        }
+        let reader = self.reader()?;
+        self.check_divergence(request)?;
+        // Taken once, so that what is planned below and what is reported agree (rule L3).
+        let visible = *self.visible.read();
+        if request.from > visible.offset && request.from > reader.end_offset() {
+            return Err(ReadRefusal::OutOfRange);
+        }
+        let records = plan(reader, request, visible)?;
+        let (high_watermark, log_start) = (visible.offset, reader.start_offset());
+        Ok(Fetched { records, high_watermark, end: high_watermark, log_start, in_sync: true })
+    }
+
+    /// Whether what the reader has is what we have, as far as its last epoch goes (rule E3).
+    fn check_divergence(&self, request: &ReadRequest) -> Result<(), ReadRefusal> {
         let last_epoch = request.last_fetched_epoch;
         if last_epoch != LeaderEpoch::NONE && last_epoch != self.leader_epoch() {
-            // An epoch we never heard of can't be compared; the offset is checked below as ever.
-            if let Some((epoch, end)) = self.epoch_end(last_epoch)?
-                && (epoch < last_epoch || end < request.from)
-            {
+            let divergence = self.with(|replica| replica.divergence(request.from, last_epoch))?;
+            if let Some((epoch, end)) = divergence {
                 return Err(ReadRefusal::Diverging { epoch, end });
             }
         }
-        // Taken once, so that what is planned below and what is reported agree (rule L3).
-        let visible = *self.visible.read();
-        let log_start = reader.start_offset();
-        if request.from < log_start || request.from > visible.offset {
-            return Err(ReadRefusal::OutOfRange);
-        }
-        let mut records = None;
-        let room = request.max_bytes > 0 || request.at_least_one;
-        if room && request.from < visible.offset {
-            let plan = reader.read(request.from, visible, request.max_bytes, request.at_least_one);
-            let plan = plan.map_err(|error| match error {
-                // Retention moved the start while we looked.
-                ReadError::OutOfRange { .. } => ReadRefusal::OutOfRange,
-                error => ReadRefusal::Unavailable(Unavailable::Offline(error.to_string().into())),
-            })?;
-            // A plan never crosses a segment, so there is one region at most.
-            records = plan.regions.into_iter().next();
-        }
-        Ok(Fetched { records, high_watermark: visible.offset, log_start })
-    }
-
-    /// Whether a request that names `current` may be served by this leadership (rule E7).
-    pub fn check_epoch(&self, current: LeaderEpoch) -> Result<(), EpochRefusal> {
-        let ours = self.leader_epoch();
-        match current {
-            LeaderEpoch::NONE => Ok(()),
-            epoch if epoch < ours => Err(EpochRefusal::Fenced),
-            epoch if epoch > ours => Err(EpochRefusal::Unknown),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Wakes `waker` when the high watermark reaches `target`, the log start moves or the partition goes away. `false`
@@ -498,8 +549,12 @@ impl Partition {
         }
     }
 
-    /// Answers ListOffsets; `None` where no record matches.
+    /// Answers ListOffsets; `None` where no record matches. Only the leader does.
     pub fn find_offset(&self, spec: OffsetSpec) -> Result<Option<FoundOffset>, ReadRefusal> {
+        // What a leader can't know at once it does not answer: it might be less than what an earlier one has (I7, B14).
+        if !self.lead(|replica| replica.latest_known())? && spec != OffsetSpec::Earliest {
+            return Err(ReadRefusal::NotYetKnown);
+        }
         let reader = self.reader()?;
         let visible = *self.visible.read();
         let place = |offset: Offset| {
@@ -526,10 +581,10 @@ impl Partition {
         Ok(found.map(|(offset, timestamp, leader_epoch)| FoundOffset { offset, timestamp, leader_epoch }))
     }
 
-    /// Where `epoch` ends with us (OffsetForLeaderEpoch, rule E2): the largest epoch at or below it, and its end.
-    /// `None` for an epoch later than ours.
+    /// Where `epoch` ends (OffsetForLeaderEpoch, rule E2): the largest epoch at or below it, and its end. `None` for an
+    /// epoch later than ours. Only the leader knows.
     pub fn epoch_end(&self, epoch: LeaderEpoch) -> Result<Option<(LeaderEpoch, Offset)>, Unavailable> {
-        self.with(|replica| {
+        self.lead(|replica| {
             let log = replica.log();
             log.epochs().end_offset_for(epoch, log.end().offset)
         })
@@ -542,7 +597,7 @@ impl Partition {
 
     /// Moves the log start to `before` (DeleteRecords); `None` is the high watermark. Returns the new start.
     pub fn delete_records(self: &Arc<Self>, before: Option<Offset>) -> Result<Offset, ReadRefusal> {
-        let start = self.with(|replica| {
+        let start = self.lead(|replica| {
             let high_watermark = replica.high_watermark().offset;
             let before = before.unwrap_or(high_watermark);
             if before > high_watermark || before < Offset::ZERO {
@@ -643,8 +698,12 @@ impl Partition {
         self.with(|replica| replica.log().segments())
     }
 
-    /// Drops every segment that ends at or below `before`, up to the high watermark.
+    /// Drops every segment that ends at or below `before`, up to the high watermark. Followers leave that to their
+    /// leader.
     pub(crate) fn trim(self: &Arc<Self>, before: Offset) -> Result<(), Unavailable> {
+        if !self.is_leading() {
+            return Ok(());
+        }
         self.with(|replica| {
             let before = before.min(replica.high_watermark().offset);
             replica.log_mut().advance_start(before).map_err(|error| Unavailable::Offline(error.to_string().into()))
@@ -664,6 +723,9 @@ impl Partition {
 
     /// Closes the active segment, so that retention may take it.
     pub(crate) fn roll(self: &Arc<Self>) -> Result<(), Unavailable> {
+        if !self.is_leading() {
+            return Ok(());
+        }
         let now = self.storage.now();
         self.with(|replica| {
             replica.log_mut().roll(now).map_err(|error| Unavailable::Offline(error.to_string().into()))
@@ -711,7 +773,7 @@ impl Partition {
         let mut wakes = Wakes::default();
         if let State::Open(replica) = &mut *self.state.lock() {
             replica.log_mut().set_config(log_config(&config, limit));
-            replica.set_durability(durability(&config));
+            replica.set_settings(replica_settings(&config, self.storage.lag_max_ms()));
             self.publish(replica.high_watermark());
         }
         self.waiters.take_reached(self.high_watermark(), &mut wakes);
@@ -719,14 +781,14 @@ impl Partition {
     }
 
     /// What the node's checkpoint file holds of this partition; `None` if nothing is known beyond what it held before.
-    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
-        self.state.lock().checkpoint()
+    pub(crate) fn known(&self) -> Option<Known> {
+        self.state.lock().known()
     }
 
     /// Syncs everything for a clean shutdown. `false` if that could not be proved.
     pub(crate) fn close(&self) -> bool {
         match &mut *self.state.lock() {
-            State::Open(replica) => match replica.log_mut().close_clean() {
+            State::Open(replica) => match replica.close_clean() {
                 Ok(()) => true,
                 Err(error) => {
                     tracing::error!(topic = %self.topic_name, partition = %self.index, %error, "not closed cleanly");
@@ -748,7 +810,43 @@ impl Partition {
     /// Has everyone who waits for the partition look again: its start moved, or it or its directory is gone.
     pub(crate) fn wake_all(&self) {
         let mut wakes = Wakes::default();
-        self.waiters.take_all(&mut wakes);
+        self.take_all(&mut wakes);
         wakes.wake();
     }
+
+    fn take_all(&self, wakes: &mut Wakes) {
+        self.waiters.take_all(wakes);
+        self.progress_waiters.take_all(wakes);
+    }
+}
+
+/// Whether what was appended makes a sync due.
+fn wants_sync(log: &Log, config: &TopicConfig) -> bool {
+    let bytes = log.unsynced_bytes();
+    match durability(config) {
+        Durability::Fsync => bytes > 0,
+        Durability::Replicated => {
+            let records = log.end().offset.0 - log.durable_end().offset.0;
+            bytes >= LAZY_SYNC_BYTES || (bytes > 0 && records >= config.flush_messages)
+        }
+    }
+}
+
+/// The bytes that `request` asks for, up to `upto`; none where there is nothing new, or no room for it.
+fn plan(reader: &LogReader, request: &ReadRequest, upto: LogPosition) -> Result<Option<FileRegion>, ReadRefusal> {
+    if request.from < reader.start_offset() {
+        return Err(ReadRefusal::OutOfRange);
+    }
+    let room = request.max_bytes > 0 || request.at_least_one;
+    if !room || request.from >= upto.offset {
+        return Ok(None);
+    }
+    let plan = reader.read(request.from, upto, request.max_bytes, request.at_least_one);
+    let plan = plan.map_err(|error| match error {
+        // Retention moved the start while we looked.
+        ReadError::OutOfRange { .. } => ReadRefusal::OutOfRange,
+        error => ReadRefusal::Unavailable(Unavailable::Offline(error.to_string().into())),
+    })?;
+    // A plan never crosses a segment, so there is one region at most.
+    Ok(plan.regions.into_iter().next())
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use ottla_group::Reply;
-use ottla_types::Offset;
+use ottla_types::{LeaderEpoch, Offset};
 use parking_lot::Mutex;
 
 use crate::{groups::NoCoordinator, partition::Partition, waiters::Wakes};
@@ -28,10 +28,11 @@ enum Source<T> {
     Failed(NoCoordinator),
 }
 
-/// What an answer rests on: everything below `end`.
+/// What an answer rests on: everything below `end`, written as leader in `epoch`.
 #[derive(Clone)]
 pub(crate) struct Decided {
     pub(crate) partition: Arc<Partition>,
+    pub(crate) epoch: LeaderEpoch,
     pub(crate) end: Offset,
 }
 
@@ -95,10 +96,14 @@ impl<T: Unpin> Future for Pending<T> {
             };
         }
         match &mut this.source {
-            Source::Decided(Decided { partition, end }, value) => {
-                while partition.high_watermark() < *end {
-                    if partition.unavailable().is_some() {
+            Source::Decided(Decided { partition, epoch, end }, value) => {
+                loop {
+                    // Under another leader the same offsets may hold something else.
+                    if !partition.leads_in(*epoch) || partition.unavailable().is_some() {
                         return Poll::Ready(Err(NoCoordinator::NotHere));
+                    }
+                    if partition.high_watermark() >= *end {
+                        break;
                     }
                     // False if it was reached since the look above.
                     if partition.wait_for(*end, context.waker()) {

@@ -1,4 +1,5 @@
-//! What every partition of a node shares: the disk, its directory, its room, its flusher, its clock.
+//! What every partition of a node shares: the disk, its directory, its room, its flusher, its clocks, and where it
+//! leaves what it wants of the controller.
 //!
 //! A sync that failed is final for the whole directory (rule L10): [`Storage::fail`] takes every partition offline at
 //! once, and no clean-shutdown proof is written. A full disk is not a failure: [`Storage::check_room`] refuses writes
@@ -12,13 +13,19 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use ottla_log::Disk;
-use ottla_types::{PartitionIndex, Timestamp, TopicId};
+use ottla_types::{PartitionIndex, Tick, Timestamp, TopicId};
 use parking_lot::Mutex;
 
-use crate::{flusher::Flusher, partition::Unavailable, topics::Topics};
+use crate::{
+    flusher::Flusher,
+    outbox::{IsrChange, Outbox},
+    partition::Unavailable,
+    topics::Topics,
+};
 
 /// Reads the wall clock. Injected, so that a simulator can own time.
 pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -27,6 +34,8 @@ pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 const TOPICS_DIR: &str = "topics";
 /// How long the files of partitions that the metadata does not know are kept, in milliseconds.
 const QUARANTINE_MS: i64 = 60_000;
+/// How long a damaged copy is kept once another is made, in milliseconds.
+const DAMAGED_KEPT_MS: i64 = 24 * 3_600_000;
 /// Appended to a directory's name while it waits to be removed.
 const DELETED_SUFFIX: &str = ".deleted";
 
@@ -45,6 +54,11 @@ pub(crate) struct Storage {
     /// Size of the whole disk, measured with `free`.
     disk_bytes: AtomicU64,
     discarded: Mutex<Vec<(Timestamp, PathBuf)>>,
+    started: Instant,
+    /// `replica.lag.time.max.ms`
+    lag_max_ms: AtomicU64,
+    isr_changes: Outbox<IsrChange>,
+    damaged: Outbox<(TopicId, PartitionIndex)>,
 }
 
 impl Storage {
@@ -60,6 +74,10 @@ impl Storage {
             checkpoint_wanted: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
             discarded: Mutex::default(),
+            started: Instant::now(),
+            lag_max_ms: AtomicU64::new(u64::MAX),
+            isr_changes: Outbox::default(),
+            damaged: Outbox::default(),
         }
     }
 
@@ -73,6 +91,33 @@ impl Storage {
 
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// What timeouts are measured with (rule C1).
+    pub(crate) fn tick(&self) -> Tick {
+        Tick(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn lag_max_ms(&self) -> u64 {
+        self.lag_max_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_lag_max_ms(&self, ms: u64) {
+        self.lag_max_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn isr_changes(&self) -> &Outbox<IsrChange> {
+        &self.isr_changes
+    }
+
+    /// Partitions whose copy here is damaged, which the controller has to know.
+    pub(crate) fn damaged(&self) -> &Outbox<(TopicId, PartitionIndex)> {
+        &self.damaged
+    }
+
+    /// Takes a damaged copy out of the way, for a person to look at while it is there.
+    pub(crate) fn set_damaged_aside(&self, dir: &Path) {
+        self.set_aside(dir, Timestamp(self.now().0.saturating_add(DAMAGED_KEPT_MS)));
     }
 
     pub(crate) fn topics_dir(&self) -> PathBuf {

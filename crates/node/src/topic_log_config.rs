@@ -4,7 +4,8 @@
 
 use ottla_log::LogConfig;
 use ottla_metadata::config::{Durability as TopicDurability, TopicConfig};
-use ottla_replica::Durability;
+use ottla_replica::{Durability, Settings};
+use ottla_types::Tick;
 
 /// The log settings of a partition. `segment_limit` closes segments early where a retention budget needs it.
 pub(crate) fn log_config(config: &TopicConfig, segment_limit: u64) -> LogConfig {
@@ -29,5 +30,14 @@ pub(crate) fn durability(config: &TopicConfig) -> Durability {
     match config.durability {
         TopicDurability::Fsync => Durability::Fsync,
         TopicDurability::Replicated => Durability::Replicated,
+    }
+}
+
+/// What a replica has to know of its topic. `lag_max_ms` is the broker's `replica.lag.time.max.ms`.
+pub(crate) fn replica_settings(config: &TopicConfig, lag_max_ms: u64) -> Settings {
+    Settings {
+        durability: durability(config),
+        min_insync_replicas: config.min_insync_replicas as usize,
+        lag_max: Tick(lag_max_ms),
     }
 }

@@ -3,11 +3,14 @@
 //! Only the controller's thread changes it, by building the next snapshot and swapping it in (`controller.rs`).
 //! What is not here: what the cluster knows about topics (`ottla_metadata::Image`); this is what lies on our disk.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, thread};
 
 use ottla_types::{PartitionIndex, TopicId};
 
 use crate::partition::Partition;
+
+/// Threads that recover logs after an unclean end.
+const RECOVERY_THREADS: usize = 2;
 
 /// A topic with the partitions that this broker holds.
 pub struct Topic {
@@ -15,14 +18,26 @@ pub struct Topic {
     pub id: TopicId,
     /// The topic's name.
     pub name: Arc<str>,
-    /// Its partitions, by number.
+    /// How many partitions it has in the cluster.
+    pub partition_count: usize,
+    /// Those of them that lie here, by number.
     pub partitions: Vec<Arc<Partition>>,
 }
 
 impl Topic {
-    /// The partition of that number, if there is one.
+    /// The partition of that number, if it lies here.
     pub fn partition(&self, index: PartitionIndex) -> Option<&Arc<Partition>> {
-        self.partitions.get(usize::try_from(index.0).ok()?)
+        // Where all lie here each stands in the place of its number.
+        let place = self.partitions.get(usize::try_from(index.0).ok()?);
+        place.filter(|partition| partition.index() == index).or_else(|| {
+            let found = self.partitions.binary_search_by_key(&index, |partition| partition.index());
+            self.partitions.get(found.ok()?)
+        })
+    }
+
+    /// Whether the topic has a partition of that number, here or elsewhere.
+    pub fn has(&self, index: PartitionIndex) -> bool {
+        usize::try_from(index.0).is_ok_and(|index| index < self.partition_count)
     }
 }
 
@@ -52,6 +67,18 @@ impl Topics {
     /// Every partition, in no order.
     pub fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
         self.iter().flat_map(|topic| &topic.partitions)
+    }
+
+    /// Opens every log, which recovers it: after an unclean end nobody may wait for that in the middle of a request.
+    pub(crate) fn recover_all(&self) {
+        let partitions: Vec<_> = self.partitions().collect();
+        let share = partitions.len().div_ceil(RECOVERY_THREADS).max(1);
+        thread::scope(|scope| {
+            for share in partitions.chunks(share) {
+                // A partition that can't be opened is offline, and has said so in the log.
+                scope.spawn(move || share.iter().for_each(|partition| drop(partition.extent())));
+            }
+        });
     }
 
     pub(crate) fn insert(&mut self, topic: Arc<Topic>) {

@@ -54,7 +54,7 @@ fn wait<T: Unpin>(pending: Pending<T>) -> Result<T, NoCoordinator> {
 /// A node with its offsets topic.
 fn open_with_topic(disk: &SimDisk) -> Arc<Node> {
     let node = open(disk);
-    node.request_offsets_topic();
+    node.request_topic(OFFSETS_TOPIC);
     eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
     node
 }
@@ -191,7 +191,7 @@ fn b36_a_session_that_ends_on_a_full_disk_ends_once_there_is_room() {
         ("group.initial.rebalance.delay.ms", "2000"),
     ];
     let node = open_on(Arc::new(disk.clone()), 1, &sessions);
-    node.request_offsets_topic();
+    node.request_topic(OFFSETS_TOPIC);
     eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
     common::create(&node, "t", 1, &[]);
     wait(enter(&node, "g")).unwrap().unwrap();
@@ -213,7 +213,7 @@ fn what_is_too_large_to_be_written_down_is_refused_for_good_and_harms_nobody_els
     let disk = SimDisk::new(8);
     let settings = [("offsets.topic.num.partitions", "1"), ("group.initial.rebalance.delay.ms", "0")];
     let node = open_on(Arc::new(disk.clone()), 1, &settings);
-    node.request_offsets_topic();
+    node.request_topic(OFFSETS_TOPIC);
     eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
     let join = |size: usize| {
         let join = Join { protocols: vec![("range".into(), vec![0; size].into())], ..joining("g", "") };
@@ -282,7 +282,7 @@ fn g1_a_group_whose_change_of_protocol_can_not_be_written_down_stays_what_it_was
     let disk = SimDisk::new(9);
     let settings = [("offsets.topic.num.partitions", "1"), ("group.initial.rebalance.delay.ms", "0")];
     let node = open_on(Arc::new(disk.clone()), 1, &settings);
-    node.request_offsets_topic();
+    node.request_topic(OFFSETS_TOPIC);
     eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
     common::create(&node, "t", 1, &[]);
     let joined = wait(join(&node, "g", "")).unwrap().unwrap();
@@ -522,7 +522,7 @@ fn g1_a_coordinator_that_is_loaded_anew_knows_what_is_still_on_its_way_to_the_di
     let gated = Gated { disk: SimDisk::new(10), gate: Gate::default() };
     gated.gate.set(true);
     let node = open_on(Arc::new(gated.clone()), 1, &[]);
-    node.request_offsets_topic();
+    node.request_topic(OFFSETS_TOPIC);
     eventually("the offsets topic", || node.topics().named(OFFSETS_TOPIC).is_some());
     commit(&node, "g", 41).unwrap();
 

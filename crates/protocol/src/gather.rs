@@ -90,6 +90,14 @@ impl GatherOut {
         })
     }
 
+    /// Writes a frame whose content, header included, another broker has written.
+    pub fn relay(&mut self, content: &Bytes) -> Result<(), EncodeError> {
+        self.frame(|out| {
+            out.put_shared(content);
+            Ok(())
+        })
+    }
+
     /// Writes what `write` writes behind the four bytes of its length. After an error nothing is added.
     fn frame(&mut self, write: impl FnOnce(&mut GatherOut) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
         let (start, inserts, inserted) = (self.inline.len(), self.inserts.len(), self.inserted);

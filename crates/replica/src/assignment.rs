@@ -58,6 +58,6 @@ impl Assignment {
 
     /// Whether `other` is the same leadership.
     pub(crate) fn is_led_as(&self, other: &Assignment) -> bool {
-        self.leader == other.leader && self.leader_epoch == other.leader_epoch
+        self.leader == other.leader && (self.leader_epoch == other.leader_epoch || cfg!(zoo = "B3"))
     }
 }

@@ -112,10 +112,14 @@ impl Replica {
     pub fn append_fetched(&mut self, fetched: &Fetched, now: Timestamp) -> Result<FetchOutcome, FetchError> {
         let end = self.log.end().offset;
         let following = matches!(self.state, State::Following { .. });
-        if !following || fetched.leader_epoch != self.leader_epoch() || fetched.from != end {
+        let same_epoch = fetched.leader_epoch == self.leader_epoch() || cfg!(zoo = "B6");
+        if !following || !same_epoch || fetched.from != end {
             return Ok(FetchOutcome::Stale);
         }
         if let Some((epoch, leader_end)) = fetched.diverging {
+            if cfg!(zoo = "B5") {
+                self.raise_high_watermark(self.log.position_of(fetched.high_watermark)?);
+            }
             return self.truncate_to_leader(epoch, leader_end);
         }
         if fetched.log_start > end {
@@ -165,7 +169,7 @@ impl Replica {
     /// from there.
     fn truncate_to_leader(&mut self, epoch: LeaderEpoch, leader_end: Offset) -> Result<FetchOutcome, FetchError> {
         let (end, latest) = (self.log.end().offset, self.log.epochs().latest());
-        let own_end = self.log.epoch_end(epoch).map_or(end, |(_, end)| end);
+        let own_end = self.log.epoch_end(epoch).filter(|_| !cfg!(zoo = "B2")).map_or(end, |(_, end)| end);
         let outcome = self.cut(leader_end.min(own_end).min(end).max(Offset::ZERO))?;
         if outcome == FetchOutcome::Truncated(end) && self.log.epochs().latest() == latest {
             return Err(FetchError::NoDivergence { epoch, end: leader_end });

@@ -99,7 +99,7 @@ impl Leader {
         let held = follower.counted(facts.settings.durability);
         !facts.assignment.recovering
             && follower.eligible
-            && held.is_some_and(|held| held >= facts.high_watermark && held >= self.epoch_start)
+            && held.is_some_and(|held| held >= facts.high_watermark && (held >= self.epoch_start || cfg!(zoo = "B9")))
             && !self.is_in_maximal_isr(facts.assignment, follower.broker)
     }
 
@@ -116,6 +116,7 @@ impl Leader {
                 self.refused = true;
             }
             IsrRefusal::Superseded => {}
+            IsrRefusal::Unanswered if cfg!(zoo = "B11") => self.pending = None,
             IsrRefusal::Unanswered => {
                 if let Some(pending) = &mut self.pending {
                     pending.again = true;

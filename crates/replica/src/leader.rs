@@ -120,7 +120,8 @@ impl Leader {
         let mut least = own;
         for follower in &self.followers {
             let about_to_join = follower.eligible && follower.in_sync && follower.held.is_some();
-            if self.is_in_maximal_isr(assignment, follower.broker) || about_to_join {
+            let may_be_elected = self.is_in_maximal_isr(assignment, follower.broker) || about_to_join;
+            if assignment.isr.contains(&follower.broker) || may_be_elected && !cfg!(zoo = "B8") {
                 least = least.min(follower.counted(durability)?);
             }
         }
@@ -144,8 +145,8 @@ impl Follower {
     /// What of it counts (L13).
     pub(crate) fn counted(&self, durability: Durability) -> Option<Offset> {
         self.held.map(|held| match durability {
-            Durability::Fsync => held.fetch.min(held.durable),
-            Durability::Replicated => held.fetch,
+            Durability::Fsync if !cfg!(zoo = "B13") => held.fetch.min(held.durable),
+            Durability::Fsync | Durability::Replicated => held.fetch,
         })
     }
 

@@ -199,6 +199,9 @@ impl Replica {
             Some(leader) if assignment.replicas.contains(&self.me) => self.state = State::Following { leader },
             _ => self.state = State::Idle,
         }
+        if cfg!(zoo = "B1") && !same && matches!(self.state, State::Following { .. }) {
+            let _ = self.log.truncate(self.high_watermark.offset);
+        }
         self.tell_committed();
         self.advance_high_watermark();
         self.check_minimum(effects);
@@ -209,7 +212,7 @@ impl Replica {
         self.state = State::Idle;
         let epoch = self.assignment.leader_epoch;
         // After a clean restart the epoch may be there already.
-        if self.log.epochs().latest().is_none_or(|latest| latest < epoch) {
+        if self.log.epochs().latest().is_none_or(|latest| latest < epoch) && !cfg!(zoo = "B4") {
             self.log.assign_epoch(epoch)?;
         }
         let epoch_start = self.log.end().offset;
@@ -301,7 +304,7 @@ impl Replica {
     /// OFFSET_NOT_AVAILABLE (I7, B14).
     pub fn latest_known(&self) -> bool {
         match &self.state {
-            State::Leading(leader) => self.high_watermark.offset >= leader.epoch_start,
+            State::Leading(leader) => self.high_watermark.offset >= leader.epoch_start || cfg!(zoo = "B14"),
             State::Following { .. } | State::Idle => false,
         }
     }

@@ -14,7 +14,7 @@ use ottla_protocol::{
     },
 };
 
-use super::{Client, Context, TABLE, decode, encode};
+use super::{Client, Context, Operation, Row, TABLE, decode, encode};
 use crate::connection::Close;
 
 /// First version that names the client's software, and the first that carries features.
@@ -23,12 +23,14 @@ const SOFTWARE_VERSION: i16 = 3;
 const ZERO_FEATURE_VERSION: i16 = 4;
 /// How much of a client's name and version is kept, in bytes each: they only appear in logs.
 const SOFTWARE_KEPT: usize = 64;
+/// The name that Ottla's own nodes and command line give their software.
+const OTTLA: &str = "ottla";
 
 pub(super) fn serve(context: &Context<'_>, client: &mut Client, reader: &mut Reader) -> Result<GatherOut, Close> {
     if !ApiKey::ApiVersions.versions().contains(&context.version()) {
         let response = ApiVersionsResponse {
             error_code: ErrorCode::UnsupportedVersion.code(),
-            api_keys: advertised().collect(),
+            api_keys: advertised(false).collect(),
             ..Default::default()
         };
         let mut out = GatherOut::new();
@@ -45,10 +47,11 @@ pub(super) fn serve(context: &Context<'_>, client: &mut Client, reader: &mut Rea
         }
         client.software = Some((kept(name), kept(version)));
     }
-    encode(context.header, &response(&context.broker.node.image(), context.version()))
+    let is_ottla = client.software.as_ref().is_some_and(|(name, _)| name == OTTLA);
+    encode(context.header, &response(&context.broker.node.image(), context.version(), is_ottla))
 }
 
-fn response(image: &Image, version: i16) -> ApiVersionsResponse {
+fn response(image: &Image, version: i16, is_ottla: bool) -> ApiVersionsResponse {
     let supported =
         SUPPORTED_FEATURES.iter().filter(|feature| feature.min > 0 || version >= ZERO_FEATURE_VERSION).map(|feature| {
             SupportedFeatureKey {
@@ -63,7 +66,7 @@ fn response(image: &Image, version: i16) -> ApiVersionsResponse {
         min_version_level: level,
     });
     ApiVersionsResponse {
-        api_keys: advertised().collect(),
+        api_keys: advertised(is_ottla).collect(),
         supported_features: supported.collect(),
         finalized_features_epoch: image.features_epoch(),
         finalized_features: finalized.collect(),
@@ -71,10 +74,12 @@ fn response(image: &Image, version: i16) -> ApiVersionsResponse {
     }
 }
 
-/// What the table serves, by ascending key. Produce is shown from version 0 although its versions 0 to 2 are closed
+/// What the table serves, by ascending key. What brokers say to each other, and what only Ottla's own command line says,
+/// is told to Ottla's own software alone: tools list what they hear of. Produce is shown from version 0 although its versions 0 to 2 are closed
 /// doors: librdkafka looks whether its old versions are in the range before it compresses (KAFKA-18659).
-fn advertised() -> impl Iterator<Item = ApiVersion> {
-    TABLE.iter().map(|row| {
+fn advertised(to_ottla: bool) -> impl Iterator<Item = ApiVersion> {
+    let is_told = move |row: &&Row| to_ottla || (row.key.is_kafkas() && row.operation != Operation::ClusterAction);
+    TABLE.iter().filter(is_told).map(|row| {
         let versions = row.key.versions();
         ApiVersion {
             api_key: row.key as i16,

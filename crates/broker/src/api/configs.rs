@@ -48,6 +48,8 @@ impl From<SubmitError> for Failure {
             SubmitError::Refused(refusal) => refusal.into(),
             // Retriable, and true: with room on the disk the same request will pass.
             SubmitError::Storage(_) => Failure::new(ErrorCode::KafkaStorageError, error.to_string()),
+            SubmitError::NotController(_) => Failure::new(ErrorCode::NotController, error.to_string()),
+            SubmitError::InDoubt => Failure::new(ErrorCode::RequestTimedOut, error.to_string()),
         }
     }
 }
@@ -56,7 +58,7 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
     match refusal {
         Refusal::InvalidTopic(_) => ErrorCode::InvalidTopicException,
         Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
-        Refusal::UnknownTopic(_) => ErrorCode::UnknownTopicOrPartition,
+        Refusal::UnknownTopic(_) | Refusal::UnknownPartition(..) => ErrorCode::UnknownTopicOrPartition,
         Refusal::UnknownTopicId(_) => ErrorCode::UnknownTopicId,
         Refusal::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
         Refusal::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
@@ -66,6 +68,17 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::InvalidBrokerConfig(_) | Refusal::InvalidRequest(_) => ErrorCode::InvalidRequest,
         Refusal::TooMuch(_) => ErrorCode::PolicyViolation,
         Refusal::StaleBrokerEpoch(_) => ErrorCode::StaleBrokerEpoch,
+        Refusal::DuplicateRegistration(_) => ErrorCode::DuplicateBrokerRegistration,
+        Refusal::BrokerNotRegistered(_) => ErrorCode::BrokerIdNotRegistered,
+        Refusal::NotController => ErrorCode::NotController,
+        Refusal::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
+        Refusal::InvalidUpdateVersion => ErrorCode::InvalidUpdateVersion,
+        Refusal::IneligibleReplica(..) => ErrorCode::IneligibleReplica,
+        Refusal::NewLeaderElected => ErrorCode::NewLeaderElected,
+        Refusal::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
+        Refusal::PreferredLeaderNotAvailable => ErrorCode::PreferredLeaderNotAvailable,
+        Refusal::EligibleLeadersNotAvailable => ErrorCode::EligibleLeadersNotAvailable,
+        Refusal::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
         Refusal::ProducerIdsExhausted => ErrorCode::UnknownServerError,
     }
 }

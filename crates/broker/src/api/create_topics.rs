@@ -3,7 +3,7 @@
 //! The answer leaves when the topic is there to be used, so the request's timeout has nothing to wait for. KIP-464
 //! (-1 is the broker's default), KIP-525 (counts and configs in the answer), KIP-516 (topic ids).
 
-use ottla_metadata::{Command, CreatedTopic, NewTopic, Reply, config::Layers};
+use ottla_metadata::{Command, CreatedTopic, NewTopic, OFFSETS_TOPIC, Reply, config::Layers};
 use ottla_protocol::messages::{
     CreateTopicsRequest, CreateTopicsResponse,
     create_topics_request::CreatableTopic,
@@ -17,7 +17,11 @@ pub(super) fn handle(context: &Context<'_>, request: CreateTopicsRequest) -> Cre
     let node = &context.broker.node;
     let topics: Vec<NewTopic> = request.topics.into_iter().map(new_topic).collect();
     let asked = topics.iter().map(|topic| topic.name.clone()).collect();
-    let outcome = node.submit(Command::CreateTopics { topics, validate_only: request.validate_only });
+    let outcome = node.submit(match &topics[..] {
+        // Brokers ask for it without saying how, when the first group wants it.
+        [topic] if is_plain_offsets_topic(topic) && !request.validate_only => Command::CreateOffsetsTopic,
+        _ => Command::CreateTopics { topics, validate_only: request.validate_only },
+    });
     let image = node.image();
     let layers = image.layers(node.id(), node.settings());
     let pick = |reply| match reply {
@@ -34,6 +38,13 @@ pub(super) fn handle(context: &Context<'_>, request: CreateTopicsRequest) -> Cre
         },
     });
     CreateTopicsResponse { topics: topics.collect(), ..Default::default() }
+}
+
+/// Whether it is the topic of committed offsets, as it should be for groups.
+fn is_plain_offsets_topic(topic: &NewTopic) -> bool {
+    let plain =
+        NewTopic { name: OFFSETS_TOPIC.to_owned(), partitions: -1, replication_factor: -1, ..NewTopic::default() };
+    *topic == plain
 }
 
 fn new_topic(topic: CreatableTopic) -> NewTopic {

@@ -1,5 +1,7 @@
 //! DeleteRecords (key 21): moves the start of partitions forward, to an offset or to the high watermark (KIP-107).
 
+use std::sync::Arc;
+
 use ottla_metadata::is_internal_topic;
 use ottla_node::Topic;
 use ottla_protocol::{
@@ -11,7 +13,7 @@ use ottla_protocol::{
 };
 use ottla_types::{Offset, PartitionIndex};
 
-use super::{Context, fetch::read_error};
+use super::{Context, fetch::read_error, held};
 
 /// The offset that stands for the high watermark.
 const HIGH_WATERMARK: i64 = -1;
@@ -21,7 +23,7 @@ pub(super) fn handle(context: &Context<'_>, request: DeleteRecordsRequest) -> De
     let results = request.topics.into_iter().map(|wanted| {
         let topic = topics.named(&wanted.name);
         let partitions = wanted.partitions.into_iter().map(|wanted| {
-            let deleted = delete(topic.map(AsRef::as_ref), PartitionIndex(wanted.partition_index), wanted.offset);
+            let deleted = delete(topic, PartitionIndex(wanted.partition_index), wanted.offset);
             DeleteRecordsPartitionResult {
                 partition_index: wanted.partition_index,
                 low_watermark: deleted.map_or(-1, |start| start.0),
@@ -34,12 +36,11 @@ pub(super) fn handle(context: &Context<'_>, request: DeleteRecordsRequest) -> De
 }
 
 /// The partition's new start.
-fn delete(topic: Option<&Topic>, index: PartitionIndex, before: i64) -> Result<Offset, ErrorCode> {
-    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    if is_internal_topic(&topic.name) {
+fn delete(topic: Option<&Arc<Topic>>, index: PartitionIndex, before: i64) -> Result<Offset, ErrorCode> {
+    if topic.is_some_and(|topic| is_internal_topic(&topic.name)) {
         return Err(ErrorCode::InvalidTopicException);
     }
-    let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = held(topic, index)?;
     let before = if before == HIGH_WATERMARK { None } else { Some(Offset(before)) };
     partition.delete_records(before).map_err(|refusal| read_error(&refusal))
 }

@@ -5,10 +5,7 @@ use ottla_protocol::{
     messages::{DescribeClusterRequest, DescribeClusterResponse, describe_cluster_response::DescribeClusterBroker},
 };
 
-use super::{
-    Context,
-    metadata::{CLUSTER_OPERATIONS, endpoints},
-};
+use super::{Context, metadata::CLUSTER_OPERATIONS};
 
 /// What a client may ask for: brokers, or controllers, which answer on a listener of their own.
 const BROKERS: i8 = 1;
@@ -27,12 +24,15 @@ pub(super) fn handle(context: &Context<'_>, request: DescribeClusterRequest) -> 
         return DescribeClusterResponse { error_code, error_message: Some(message.into()), ..Default::default() };
     }
     let node = &context.broker.node;
-    let brokers = endpoints(context, &node.image()).into_iter().map(|endpoint| DescribeClusterBroker {
+    let (image, way) = (node.image(), context.way());
+    let wanted = image.brokers().filter(|broker| !broker.fenced || request.include_fenced_brokers);
+    let endpoints = wanted.filter_map(|broker| way.endpoint(&image, broker.id));
+    let brokers = endpoints.map(|endpoint| DescribeClusterBroker {
         broker_id: endpoint.id.0,
         host: endpoint.host.into(),
         port: i32::from(endpoint.port),
         rack: endpoint.rack,
-        is_fenced: false,
+        is_fenced: endpoint.fenced,
     });
     let mut response = DescribeClusterResponse {
         cluster_id: node.cluster_id().into(),

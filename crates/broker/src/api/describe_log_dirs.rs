@@ -1,6 +1,9 @@
 //! DescribeLogDirs (key 35): what lies in the data directory and how much room is left (KIP-113, KIP-827).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ottla_node::Topic;
 use ottla_protocol::{
@@ -19,7 +22,9 @@ pub(super) fn handle(context: &Context<'_>, request: DescribeLogDirsRequest) -> 
     let known = node.topics();
     let mut topics: Vec<DescribeLogDirsTopic> = match &request.topics {
         None => {
-            known.iter().map(|topic| described(topic, (0..).zip(&topic.partitions).map(|(index, _)| index))).collect()
+            let all =
+                |topic: &Arc<Topic>| described(topic, topic.partitions.iter().map(|partition| partition.index().0));
+            known.iter().map(all).collect()
         }
         Some(wanted) => {
             let mut by_name: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
@@ -52,7 +57,7 @@ fn described(topic: &Topic, indexes: impl Iterator<Item = i32>) -> DescribeLogDi
         Some(DescribeLogDirsPartition {
             partition_index: index,
             partition_size: i64::try_from(extent.size).unwrap_or(i64::MAX),
-            // How far behind its own high watermark a copy is; a leader never is.
+            // How far behind its own high watermark a copy is; none ever is.
             offset_lag: 0,
             is_future_key: false,
         })

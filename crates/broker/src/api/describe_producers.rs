@@ -1,7 +1,7 @@
 //! DescribeProducers (key 61): the idempotent producers that a partition remembers, to find hanging transactions
 //! (KIP-664).
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use ottla_log::ProducerDescription;
 use ottla_node::Topic;
@@ -14,7 +14,7 @@ use ottla_protocol::{
 };
 use ottla_types::PartitionIndex;
 
-use super::{Context, unavailable_code};
+use super::{Context, held, unavailable_code};
 
 /// The epoch of a coordinator that never wrote a transaction marker here.
 const NO_COORDINATOR: i32 = -1;
@@ -28,7 +28,7 @@ pub(super) fn handle(context: &Context<'_>, request: DescribeProducersRequest) -
         let partitions = wanted.partition_indexes.iter().map(|&index| {
             let mut response = PartitionResponse { partition_index: index, ..Default::default() };
             let producers = if seen.insert((&*wanted.name, index)) {
-                producers(topic.map(AsRef::as_ref), PartitionIndex(index))
+                producers(topic, PartitionIndex(index))
             } else {
                 Err((ErrorCode::InvalidRequest, "Each partition must appear at most once.".to_owned()))
             };
@@ -46,11 +46,11 @@ pub(super) fn handle(context: &Context<'_>, request: DescribeProducersRequest) -
     DescribeProducersResponse { topics: answers.collect(), ..Default::default() }
 }
 
-fn producers(topic: Option<&Topic>, index: PartitionIndex) -> Result<Vec<ProducerDescription>, (ErrorCode, String)> {
-    let partition = topic.and_then(|topic| topic.partition(index)).ok_or_else(|| {
-        let code = ErrorCode::UnknownTopicOrPartition;
-        (code, code.message().to_owned())
-    })?;
+fn producers(
+    topic: Option<&Arc<Topic>>,
+    index: PartitionIndex,
+) -> Result<Vec<ProducerDescription>, (ErrorCode, String)> {
+    let partition = held(topic, index).map_err(|code| (code, code.message().to_owned()))?;
     partition.producers().map_err(|unavailable| (unavailable_code(&unavailable), unavailable.to_string()))
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use ottla_metadata::{Topic, is_internal_topic, validate_topic_name};
+use ottla_metadata::{Image, Topic, is_internal_topic, validate_topic_name};
 use ottla_protocol::{
     ErrorCode,
     messages::{
@@ -54,7 +54,7 @@ pub(super) fn handle(
             continue;
         };
         let start = if name == first { start } else { 0 };
-        let described = described(topic, start, room);
+        let described = described(&image, topic, start, room);
         let end = start.saturating_add(described.partitions.len());
         room -= described.partitions.len();
         response.topics.push(described);
@@ -84,19 +84,19 @@ fn absent(name: &str, code: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
 }
 
 /// The topic with at most `room` partitions from `start` on.
-fn described(topic: &Topic, start: usize, room: usize) -> DescribeTopicPartitionsResponseTopic {
+fn described(image: &Image, topic: &Topic, start: usize, room: usize) -> DescribeTopicPartitionsResponseTopic {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect();
     let partitions = (0..).zip(&topic.partitions).skip(start).take(room).map(|(index, partition)| {
         DescribeTopicPartitionsResponsePartition {
             partition_index: index,
-            leader_id: partition.leader.0,
+            leader_id: partition.leader.map_or(-1, |leader| leader.0),
             leader_epoch: partition.leader_epoch.0,
             replica_nodes: ids(&partition.replicas),
             isr_nodes: ids(&partition.isr),
-            // Nobody but the in-sync replicas may lead: that list is empty, not unknown.
-            eligible_leader_replicas: Some(Vec::new()),
-            last_known_elr: Some(Vec::new()),
-            ..Default::default()
+            error_code: if partition.leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable }.code(),
+            eligible_leader_replicas: Some(ids(&partition.elr)),
+            last_known_elr: Some(partition.last_known_leader.iter().map(|leader| leader.0).collect()),
+            offline_replicas: partition.replicas.iter().filter(|id| !image.is_live(**id)).map(|id| id.0).collect(),
         }
     });
     DescribeTopicPartitionsResponseTopic {

@@ -3,14 +3,16 @@
 //! [`prepare`] reads the request and its session; [`ParkedFetch::poll`] collects what there is and answers once
 //! `min_bytes` are there, something is wrong, or `max_wait_ms` has passed. Records are never copied: the answer carries
 //! ranges of segment files (`outbox.rs` sends them). KIP-74 (byte limits), KIP-227 (sessions), KIP-320 (epochs),
-//! KIP-516 (topic ids, version 13).
+//! KIP-392 (followers serve consumers too), KIP-516 (topic ids, version 13).
+//!
+//! Followers fetch the same way, up to the end of the log, and by asking say how far they are (KIP-903 for their epochs).
 //!
 //! Next: `fetch_sessions.rs`, `ottla_node::Partition::read`.
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc, task::Waker, time::Duration};
 
 use ottla_log::FileRegion;
-use ottla_node::{ReadRefusal, ReadRequest, Topics, Unavailable};
+use ottla_node::{Follower, ReadRefusal, ReadRequest, Topics, Unavailable};
 use ottla_protocol::{
     ErrorCode, Reader, Records, Region, RequestHeader,
     messages::{
@@ -20,11 +22,15 @@ use ottla_protocol::{
     },
 };
 use ottla_replica::EpochRefusal;
-use ottla_types::{LeaderEpoch, Offset, PartitionIndex, TopicId};
+use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Context, decode, unavailable_code};
+use super::{
+    Context, decode, held,
+    leaders::{Endpoint, Way},
+    unavailable_code,
+};
 use crate::{
     connection::Close,
     fetch_sessions::{FINAL_EPOCH, INITIAL_EPOCH, Session, Told, TopicKey, Wanted},
@@ -50,6 +56,8 @@ pub(crate) struct ParkedFetch {
     min_bytes: u64,
     max_bytes: u64,
     read_committed: bool,
+    /// The broker that follows, if it is one.
+    follower: Option<(BrokerId, BrokerEpoch)>,
     source: Source,
     waiting: bool,
 }
@@ -72,7 +80,8 @@ struct Look<'a> {
     max_bytes: u64,
     read_committed: bool,
     hints: bool,
-    broker: &'a Broker,
+    follower: Option<Follower>,
+    way: Way<'a>,
     collected: Collected,
 }
 
@@ -84,7 +93,8 @@ struct Collected {
     bytes: u64,
     /// Something that the client should hear of at once.
     urgent: bool,
-    endpoint_needed: bool,
+    /// Brokers that the client is sent to.
+    endpoints: Vec<Endpoint>,
 }
 
 /// Reads a request and finds its session.
@@ -93,7 +103,11 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Park
     let by_id = context.version() >= TOPIC_ID_VERSION;
     let now = context.now;
     let sessions = &context.broker.sessions;
-    let wanted = wanted(request.topics, by_id, &context.broker.node.topics());
+    let follower = follower(&request);
+    if follower.is_some() && !context.listener.serves_brokers {
+        return Err(Close::BadRequest("a follower's Fetch on a listener that is for clients".to_owned()));
+    }
+    let wanted = wanted(request.topics, by_id, follower.is_some(), &context.broker.node.topics());
     let source = match (request.session_id, request.session_epoch) {
         (id, INITIAL_EPOCH) => {
             sessions.close(id);
@@ -136,16 +150,24 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Park
         min_bytes: bytes(request.min_bytes),
         max_bytes: bytes(request.max_bytes).min(context.broker.options.fetch_bytes_max),
         read_committed: request.isolation_level == READ_COMMITTED,
+        follower,
         source,
         waiting: false,
     })
+}
+
+/// The broker that asks as a follower. Before version 15 none could say which of its registrations it fetches under.
+fn follower(request: &FetchRequest) -> Option<(BrokerId, BrokerEpoch)> {
+    let state = &request.replica_state;
+    let id = if state.replica_id >= 0 { state.replica_id } else { request.replica_id };
+    (id >= 0).then_some((BrokerId(id), BrokerEpoch(state.replica_epoch)))
 }
 
 fn topic_key(by_id: bool, id: TopicId, name: &str) -> TopicKey {
     if by_id { TopicKey::Id(id) } else { TopicKey::Name(name.into()) }
 }
 
-fn wanted(topics: Vec<FetchTopic>, by_id: bool, known: &Topics) -> Vec<Wanted> {
+fn wanted(topics: Vec<FetchTopic>, by_id: bool, follows: bool, known: &Topics) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for topic in topics {
         let held = if by_id { known.with_id(topic.topic_id) } else { known.named(&topic.topic) };
@@ -160,9 +182,16 @@ fn wanted(topics: Vec<FetchTopic>, by_id: bool, known: &Topics) -> Vec<Wanted> {
             current_epoch: LeaderEpoch(partition.current_leader_epoch),
             last_fetched_epoch: LeaderEpoch(partition.last_fetched_epoch),
             max_bytes: u64::try_from(partition.partition_max_bytes).unwrap_or(0),
+            // A follower that does not say is one that counts what it has.
+            durable: follows.then_some(Offset(match partition.ottla_durable_offset {
+                -1 => partition.fetch_offset,
+                durable => durable,
+            })),
             partition: held.and_then(|topic| topic.partition(PartitionIndex(partition.partition))).cloned(),
             told: Told::NOTHING,
             found: Told::NOTHING,
+            end: Offset(-1),
+            in_sync: true,
             answered: false,
             served: false,
         }));
@@ -181,7 +210,7 @@ impl ParkedFetch {
     /// again.
     pub(crate) fn poll(
         &mut self,
-        broker: &Broker,
+        broker: &Arc<Broker>,
         now: Instant,
         waker: &Waker,
         outbox: &mut Outbox,
@@ -194,7 +223,7 @@ impl ParkedFetch {
                     continue;
                 }
                 self.forget(waker);
-                self.answer(collected, broker, outbox)?;
+                self.answer(collected, outbox)?;
                 return Ok(true);
             }
             if self.wait(waker) {
@@ -205,13 +234,20 @@ impl ParkedFetch {
 
     /// Looks at each partition in turn while there is room in the answer. In a session that goes on, only those with
     /// news are answered (rule F2).
-    fn collect(&mut self, broker: &Broker) -> Collected {
+    fn collect(&mut self, broker: &Arc<Broker>) -> Collected {
+        let follower = self.follower.map(|(id, epoch)| {
+            let image = broker.node.image();
+            let eligible = image.broker(id).is_some_and(|known| known.epoch == epoch && known.is_live());
+            Follower { broker: id, epoch, durable: Offset::ZERO, eligible }
+        });
+        let listener = Arc::clone(&self.listener);
         let mut look = Look {
             news_only: matches!(self.source, Source::Resumed(_)),
             max_bytes: self.max_bytes,
             read_committed: self.read_committed,
             hints: self.header.api_version >= LEADER_HINT_VERSION,
-            broker,
+            follower,
+            way: Way { broker, listener: &listener, local: self.local },
             collected: Collected::default(),
         };
         match &mut self.source {
@@ -229,7 +265,7 @@ impl ParkedFetch {
         look.collected
     }
 
-    fn answer(&self, collected: Collected, broker: &Broker, outbox: &mut Outbox) -> Result<(), Close> {
+    fn answer(&self, collected: Collected, outbox: &mut Outbox) -> Result<(), Close> {
         let mut response = FetchResponse { responses: collected.topics, ..Default::default() };
         match &self.source {
             Source::Refused(code) => response.error_code = code.code(),
@@ -240,9 +276,12 @@ impl ParkedFetch {
                 session.settle();
             }
         }
-        if collected.endpoint_needed {
-            response.node_endpoints.push(self.node_endpoint(broker));
-        }
+        response.node_endpoints.extend(collected.endpoints.into_iter().map(|endpoint| NodeEndpoint {
+            node_id: endpoint.id.0,
+            host: endpoint.host.into(),
+            port: i32::from(endpoint.port),
+            rack: endpoint.rack,
+        }));
         outbox.push_response(super::encode(&self.header, &response)?, collected.regions);
         Ok(())
     }
@@ -264,11 +303,6 @@ impl ParkedFetch {
             Source::Opened(session) | Source::Resumed(session) => session.lock().wait(waker),
             Source::Refused(_) => true,
         }
-    }
-
-    fn node_endpoint(&self, broker: &Broker) -> NodeEndpoint {
-        let (host, port) = self.listener.endpoint(self.local);
-        NodeEndpoint { node_id: broker.node.id().0, host: host.into(), port: i32::from(port), rack: None }
     }
 
     /// When the client wants an answer whatever there is.
@@ -324,16 +358,19 @@ impl Look<'_> {
             ..Default::default()
         };
         if wanted.partition.is_none() {
-            let topics = self.broker.node.topics();
+            let topics = self.way.broker.node.topics();
             let topic = match &wanted.topic {
                 TopicKey::Id(id) => topics.with_id(*id),
                 TopicKey::Name(name) => topics.named(name),
             };
             let by_id = matches!(wanted.topic, TopicKey::Id(_));
-            match topic.map(|topic| topic.partition(wanted.index)) {
-                Some(Some(partition)) => wanted.partition = Some(Arc::clone(partition)),
-                None if by_id => answer.error_code = ErrorCode::UnknownTopicId.code(),
-                _ => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+            match held(topic, wanted.index) {
+                Ok(partition) => wanted.partition = Some(Arc::clone(partition)),
+                Err(_) if by_id && topic.is_none() => answer.error_code = ErrorCode::UnknownTopicId.code(),
+                Err(code) => {
+                    answer.error_code = code.code();
+                    self.name_leader(topic.map(|topic| topic.id), wanted.index, &mut answer);
+                }
             }
         }
         let Some(partition) = &wanted.partition else { return answer };
@@ -344,8 +381,16 @@ impl Look<'_> {
             max_bytes: wanted.max_bytes.min(room),
             at_least_one: self.collected.bytes == 0,
         };
-        match partition.read(&request) {
+        let read = match &self.follower {
+            None => partition.read(&request),
+            Some(follower) => {
+                let durable = wanted.durable.unwrap_or(wanted.from);
+                partition.fetch(&Follower { durable, ..*follower }, &request)
+            }
+        };
+        match read {
             Ok(fetched) => {
+                (wanted.end, wanted.in_sync) = (fetched.end, fetched.in_sync);
                 answer.high_watermark = fetched.high_watermark.0;
                 // Without transactions nothing is ever undecided.
                 answer.last_stable_offset = fetched.high_watermark.0;
@@ -364,10 +409,13 @@ impl Look<'_> {
             Err(refusal) => {
                 let code = read_error(&refusal);
                 answer.error_code = code.code();
-                if code == ErrorCode::FencedLeaderEpoch && self.hints {
-                    let leader_epoch = partition.leader_epoch().0;
-                    answer.current_leader = LeaderIdAndEpoch { leader_id: self.broker.node.id().0, leader_epoch };
-                    self.collected.endpoint_needed = true;
+                if code == ErrorCode::OffsetOutOfRange && self.follower.is_some() {
+                    // It has to begin where this log does.
+                    answer.log_start_offset = partition.log_start().0;
+                }
+                if matches!(code, ErrorCode::FencedLeaderEpoch | ErrorCode::NotLeaderOrFollower) {
+                    let (topic, index) = (partition.topic(), partition.index());
+                    self.name_leader(Some(topic), index, &mut answer);
                 }
                 if matches!(refusal, ReadRefusal::Unavailable(Unavailable::Deleted)) {
                     // Re-created under the same name it is another partition: look it up again next time.
@@ -376,6 +424,16 @@ impl Look<'_> {
             }
         }
         answer
+    }
+
+    /// Tells a client that came to the wrong broker, or with an old epoch, where the leader is.
+    fn name_leader(&mut self, topic: Option<TopicId>, index: PartitionIndex, answer: &mut PartitionData) {
+        let leader = topic.filter(|_| self.hints).and_then(|topic| self.way.leader(topic, index));
+        let Some((endpoint, epoch)) = leader else { return };
+        answer.current_leader = LeaderIdAndEpoch { leader_id: endpoint.id.0, leader_epoch: epoch.0 };
+        if !self.collected.endpoints.iter().any(|known| known.id == endpoint.id) {
+            self.collected.endpoints.push(endpoint);
+        }
     }
 }
 
@@ -408,5 +466,6 @@ pub(super) fn read_error(refusal: &ReadRefusal) -> ErrorCode {
         ReadRefusal::Epoch(EpochRefusal::Unknown) => ErrorCode::UnknownLeaderEpoch,
         // A diverging history is its own answer where a request can carry one; elsewhere the offset is not ours.
         ReadRefusal::OutOfRange | ReadRefusal::Diverging { .. } => ErrorCode::OffsetOutOfRange,
+        ReadRefusal::NotYetKnown => ErrorCode::OffsetNotAvailable,
     }
 }

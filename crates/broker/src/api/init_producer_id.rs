@@ -4,34 +4,45 @@
 //! transactional id nothing proves that the old one is its own, and a raised epoch would fence whoever owns it.
 //! A transactional id is refused, see [`TRANSACTIONS_REFUSED`].
 
+use std::sync::Arc;
+
 use ottla_protocol::{
     ErrorCode,
-    messages::{InitProducerIdRequest, InitProducerIdResponse},
+    messages::{AllocateProducerIdsRequest, InitProducerIdRequest, InitProducerIdResponse},
 };
 use ottla_types::{ProducerEpoch, ProducerId};
 
-use super::{Context, configs::Failure};
+use super::{Context, allocate_producer_ids};
+use crate::server::Broker;
 
 /// Until there are transactions a transactional producer has to fail at once and for good. Every client takes a failed
 /// authorisation as fatal; a retriable code, or one about the coordinator, would have it try for ever.
 pub(super) const TRANSACTIONS_REFUSED: ErrorCode = ErrorCode::TransactionalIdAuthorizationFailed;
 
-pub(super) fn handle(context: &Context<'_>, request: InitProducerIdRequest) -> InitProducerIdResponse {
-    match initialized(context, &request) {
-        Ok((id, epoch)) => InitProducerIdResponse { producer_id: id.0, producer_epoch: epoch.0, ..Default::default() },
-        Err(code) => InitProducerIdResponse {
-            error_code: code.code(),
-            producer_id: ProducerId::NONE.0,
-            producer_epoch: ProducerEpoch::NONE.0,
-            ..Default::default()
-        },
+pub(super) fn handle(
+    context: &Context<'_>,
+    request: InitProducerIdRequest,
+) -> impl Future<Output = InitProducerIdResponse> + use<> {
+    let checked = check(&request);
+    let broker = Arc::clone(context.broker);
+    async move {
+        let initialized = match checked {
+            Ok(()) => broker.allocate_producer_id().await,
+            Err(code) => Err(code),
+        };
+        match initialized {
+            Ok(id) => InitProducerIdResponse { producer_id: id.0, producer_epoch: 0, ..Default::default() },
+            Err(code) => InitProducerIdResponse {
+                error_code: code.code(),
+                producer_id: ProducerId::NONE.0,
+                producer_epoch: ProducerEpoch::NONE.0,
+                ..Default::default()
+            },
+        }
     }
 }
 
-fn initialized(
-    context: &Context<'_>,
-    request: &InitProducerIdRequest,
-) -> Result<(ProducerId, ProducerEpoch), ErrorCode> {
+fn check(request: &InitProducerIdRequest) -> Result<(), ErrorCode> {
     match request.transactional_id.as_deref() {
         None => {}
         Some("") => return Err(ErrorCode::InvalidRequest),
@@ -41,6 +52,32 @@ fn initialized(
     if (known.0 == ProducerId::NONE) != (known.1 == ProducerEpoch::NONE) {
         return Err(ErrorCode::InvalidRequest);
     }
-    let id = context.broker.node.allocate_producer_id().map_err(|error| Failure::from(error).code)?;
-    Ok((id, ProducerEpoch(0)))
+    Ok(())
+}
+
+impl Broker {
+    /// A producer id that was never given before: one of this broker's block, or of a new one.
+    async fn allocate_producer_id(&self) -> Result<ProducerId, ErrorCode> {
+        loop {
+            if let Some(id) = self.node.take_producer_id() {
+                return Ok(id);
+            }
+            // Not before the cluster knows this run of the broker.
+            let epoch = self.node.epoch().ok_or(ErrorCode::CoordinatorLoadInProgress)?;
+            let request = AllocateProducerIdsRequest { broker_id: self.node.id().0, broker_epoch: epoch.0 };
+            let answer = self.ask_controller(request, allocate_producer_ids::serve).await.map_err(|error| {
+                tracing::debug!(%error, "the controller gives no producer ids");
+                // Clients ask again.
+                ErrorCode::CoordinatorLoadInProgress
+            })?;
+            match answer.error_code {
+                code if code == ErrorCode::None.code() => {
+                    let count = u32::try_from(answer.producer_id_len).unwrap_or(0);
+                    self.node.add_producer_ids(ProducerId(answer.producer_id_start), count);
+                }
+                code if code == ErrorCode::UnknownServerError.code() => return Err(ErrorCode::UnknownServerError),
+                _ => return Err(ErrorCode::CoordinatorLoadInProgress),
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! KIP-734 (largest timestamp), KIP-405, KIP-1005 and KIP-1023 (tiers, which Ottla does not have: what is local is all
 //! there is). Next: `ottla_node::Partition::find_offset`.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use ottla_node::{FoundOffset, OffsetSpec, Topic};
 use ottla_protocol::{
@@ -17,7 +17,7 @@ use ottla_protocol::{
 };
 use ottla_types::{LeaderEpoch, PartitionIndex, Timestamp};
 
-use super::{Context, fetch::read_error};
+use super::{Context, fetch::read_error, held};
 
 /// First version whose answer carries an epoch.
 const LEADER_EPOCH_VERSION: i16 = 4;
@@ -40,7 +40,7 @@ pub(super) fn handle(context: &Context<'_>, request: ListOffsetsRequest) -> List
             let found = if repeated.contains(&(&*wanted.name, wanted_partition.partition_index)) {
                 Err(ErrorCode::InvalidRequest)
             } else {
-                find(topic.map(AsRef::as_ref), wanted_partition, version)
+                find(topic, wanted_partition, version)
             };
             answer(wanted_partition.partition_index, found, version)
         });
@@ -59,11 +59,13 @@ fn repeated(request: &ListOffsetsRequest) -> HashSet<(&str, i32)> {
     all.filter(|&partition| !seen.insert(partition)).collect()
 }
 
-fn find(topic: Option<&Topic>, wanted: &ListOffsetsPartition, version: i16) -> Result<Option<FoundOffset>, ErrorCode> {
+fn find(
+    topic: Option<&Arc<Topic>>,
+    wanted: &ListOffsetsPartition,
+    version: i16,
+) -> Result<Option<FoundOffset>, ErrorCode> {
     let spec = spec(wanted.timestamp, version).ok_or(ErrorCode::UnsupportedVersion)?;
-    let partition = topic
-        .and_then(|topic| topic.partition(PartitionIndex(wanted.partition_index)))
-        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = held(topic, PartitionIndex(wanted.partition_index))?;
     partition.check_epoch(LeaderEpoch(wanted.current_leader_epoch)).map_err(|refusal| read_error(&refusal.into()))?;
     match spec {
         Wanted::At(spec) => partition.find_offset(spec).map_err(|refusal| read_error(&refusal)),

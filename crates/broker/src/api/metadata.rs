@@ -18,7 +18,7 @@ use ottla_protocol::{
 };
 use ottla_types::{BrokerId, TopicId};
 
-use super::Context;
+use super::{Context, leaders::Endpoint};
 
 /// First version that can ask for topics by id; versions 10 and 11 have the field and must not use it.
 const TOPIC_ID_VERSION: i16 = 12;
@@ -41,28 +41,11 @@ const fn bits(operations: &[u32]) -> i32 {
     }
 }
 
-/// How a broker is reached over one listener.
-pub(super) struct Endpoint {
-    pub(super) id: BrokerId,
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) rack: Option<ByteString>,
-}
-
-/// Every broker that has a listener of the name that the client came in on.
+/// Every broker that is not fenced and has a listener of the name that the client came in on.
 pub(super) fn endpoints(context: &Context<'_>, image: &Image) -> Vec<Endpoint> {
-    let own = context.broker.node.id();
-    let endpoint = |broker: &std::sync::Arc<ottla_metadata::Broker>| {
-        let (host, port) = if broker.id == own {
-            // What an unadvertised listener tells depends on the address by which the client reached it.
-            context.endpoint()
-        } else {
-            let listener = broker.listeners.iter().find(|listener| *listener.name == *context.listener.name)?;
-            (listener.host.to_string(), listener.port)
-        };
-        Some(Endpoint { id: broker.id, host, port, rack: broker.rack.as_deref().map(Into::into) })
-    };
-    image.brokers().filter_map(endpoint).collect()
+    let way = context.way();
+    let live = image.brokers().filter(|broker| !broker.fenced || broker.id == context.broker.node.id());
+    live.filter_map(|broker| way.endpoint(image, broker.id)).collect()
 }
 
 pub(super) fn handle(context: &Context<'_>, request: MetadataRequest) -> MetadataResponse {
@@ -83,7 +66,7 @@ pub(super) fn handle(context: &Context<'_>, request: MetadataRequest) -> Metadat
     };
     if !missing.is_empty() && request.allow_auto_topic_creation && node.broker_config().auto_create_topics {
         missing.truncate(CREATED_PER_REQUEST);
-        node.request_auto_creation(missing);
+        context.broker.request_topics(missing);
     }
     let brokers = endpoints.into_iter().map(|endpoint| MetadataResponseBroker {
         node_id: endpoint.id.0,
@@ -177,8 +160,11 @@ impl View<'_> {
 
     fn partition(&self, index: i32, partition: &Partition) -> MetadataResponsePartition {
         let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect();
-        let code = if self.reachable.contains(&partition.leader) {
+        let leader = partition.leader.filter(|leader| self.reachable.contains(leader));
+        let code = if leader.is_some() {
             ErrorCode::None
+        } else if partition.leader.is_none() {
+            ErrorCode::LeaderNotAvailable
         } else if self.version >= LISTENER_NOT_FOUND_VERSION {
             ErrorCode::ListenerNotFound
         } else {
@@ -187,11 +173,16 @@ impl View<'_> {
         MetadataResponsePartition {
             error_code: code.code(),
             partition_index: index,
-            leader_id: if code == ErrorCode::None { partition.leader.0 } else { -1 },
+            leader_id: leader.map_or(-1, |leader| leader.0),
             leader_epoch: partition.leader_epoch.0,
             replica_nodes: ids(&partition.replicas),
             isr_nodes: ids(&partition.isr),
-            offline_replicas: Vec::new(),
+            offline_replicas: ids(&partition
+                .replicas
+                .iter()
+                .copied()
+                .filter(|id| !self.image.is_live(*id))
+                .collect::<Vec<_>>()),
         }
     }
 }

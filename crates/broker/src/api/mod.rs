@@ -6,11 +6,17 @@
 //!
 //! Next: `produce.rs` and `fetch.rs` for the hot path, the file of any other API by its name.
 
-use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use ottla_node::Unavailable;
+use ottla_node::{Partition, Topic, Unavailable};
 use ottla_protocol::{ApiKey, ErrorCode, GatherOut, Reader, Request, RequestHeader};
+use ottla_types::{BrokerId, PartitionIndex};
 use tokio::time::Instant;
 
 use crate::{
@@ -18,14 +24,20 @@ use crate::{
     server::{Broker, Listener},
 };
 
+pub(crate) mod allocate_producer_ids;
 mod alter_configs;
+pub(crate) mod alter_partition;
+mod alter_partition_reassignments;
 mod api_versions;
+pub(crate) mod broker_heartbeat;
+pub(crate) mod broker_registration;
 mod configs;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod decommission;
 mod delete_acls;
 mod delete_groups;
 mod delete_records;
@@ -35,8 +47,12 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
+mod describe_nodes;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod elect_leaders;
+mod envelope;
 pub(crate) mod fetch;
 mod find_coordinator;
 mod group;
@@ -44,6 +60,7 @@ mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
+pub(crate) mod leaders;
 mod leave_group;
 mod list_config_resources;
 mod list_groups;
@@ -55,7 +72,11 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 pub(crate) mod produce;
+mod raft;
+mod rebalance;
+pub(crate) mod report_damage;
 mod sync_group;
+mod unregister_broker;
 
 /// Who is behind a connection, as far as it said.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +85,8 @@ pub(crate) struct Client {
     pub(crate) software: Option<(String, String)>,
     /// Who it authenticated as; nobody until a listener asks for it.
     pub(crate) principal: Principal,
+    /// The broker whose heartbeats come over this connection.
+    pub(crate) reports_for: Option<BrokerId>,
 }
 
 /// The identity that requests are authorised as.
@@ -84,12 +107,17 @@ impl fmt::Display for Client {
 }
 
 /// What a handler knows of the request besides its body.
+#[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
-    pub(crate) broker: &'a Broker,
+    pub(crate) broker: &'a Arc<Broker>,
     pub(crate) listener: &'a Arc<Listener>,
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) header: &'a RequestHeader,
+    /// All of it, header included.
+    pub(crate) frame: &'a Bytes,
+    /// Another broker has passed it on.
+    pub(crate) is_forwarded: bool,
     /// When it was taken up.
     pub(crate) now: Instant,
     pub(crate) principal: &'a Principal,
@@ -101,9 +129,9 @@ impl Context<'_> {
         self.header.api_version
     }
 
-    /// Host and port of this broker as the client of this request should know them.
-    pub(crate) fn endpoint(&self) -> (String, u16) {
-        self.listener.endpoint(self.local)
+    /// The way the client came, for what it is told about other brokers.
+    pub(crate) fn way(&self) -> leaders::Way<'_> {
+        leaders::Way { broker: self.broker, listener: self.listener, local: self.local }
     }
 }
 
@@ -134,6 +162,8 @@ enum Operation {
     DescribeConfigs,
     AlterConfigs,
     IdempotentWrite,
+    /// What only brokers do to each other.
+    ClusterAction,
     /// Allowed before anything else is known of the client.
     Handshake,
 }
@@ -151,6 +181,10 @@ enum Serve {
     Inline(Handler),
     /// May wait for the disk: other connections go on meanwhile.
     Blocking(Handler),
+    /// For the controller, wherever that is. Waits for the disks of others too.
+    Controlled(Handler),
+    /// The same, from a broker that is known by its connection from then on.
+    Reporting(fn(&Context<'_>, &mut Client, &mut Reader) -> Result<GatherOut, Close>),
     Handshake(fn(&Context<'_>, &mut Client, &mut Reader) -> Result<GatherOut, Close>),
     Produce,
     Fetch,
@@ -159,6 +193,16 @@ enum Serve {
 }
 
 macro_rules! row {
+    ($key:ident, $operation:ident, Reporting($handler:path)) => {
+        Row {
+            key: ApiKey::$key,
+            operation: Operation::$operation,
+            serve: Serve::Reporting(|context, client, reader| {
+                let response = $handler(context, client, decode(context, reader)?);
+                encode(context.header, &response)
+            }),
+        }
+    };
     ($key:ident, $operation:ident, Waiting($handler:path)) => {
         Row {
             key: ApiKey::$key,
@@ -190,28 +234,42 @@ static TABLE: &[Row] = &[
     row!(DescribeGroups, Describe, Waiting(describe_groups::handle)),
     row!(ListGroups, Describe, Waiting(list_groups::handle)),
     Row { key: ApiKey::ApiVersions, operation: Operation::Handshake, serve: Serve::Handshake(api_versions::serve) },
-    row!(CreateTopics, Create, Blocking(create_topics::handle)),
-    row!(DeleteTopics, Delete, Blocking(delete_topics::handle)),
+    row!(CreateTopics, Create, Controlled(create_topics::handle)),
+    row!(DeleteTopics, Delete, Controlled(delete_topics::handle)),
     row!(DeleteRecords, Delete, Blocking(delete_records::handle)),
-    row!(InitProducerId, IdempotentWrite, Blocking(init_producer_id::handle)),
+    row!(InitProducerId, IdempotentWrite, Waiting(init_producer_id::handle)),
     row!(OffsetForLeaderEpoch, Describe, Blocking(offset_for_leader_epoch::handle)),
     row!(DescribeAcls, Describe, Inline(describe_acls::handle)),
     row!(CreateAcls, Alter, Inline(create_acls::handle)),
     row!(DeleteAcls, Alter, Inline(delete_acls::handle)),
     row!(DescribeConfigs, DescribeConfigs, Inline(describe_configs::handle)),
-    row!(AlterConfigs, AlterConfigs, Blocking(alter_configs::handle)),
+    row!(AlterConfigs, AlterConfigs, Controlled(alter_configs::handle)),
     row!(DescribeLogDirs, Describe, Blocking(describe_log_dirs::handle)),
-    row!(CreatePartitions, Alter, Blocking(create_partitions::handle)),
+    row!(CreatePartitions, Alter, Controlled(create_partitions::handle)),
     row!(DeleteGroups, Delete, Waiting(delete_groups::handle)),
-    row!(IncrementalAlterConfigs, AlterConfigs, Blocking(incremental_alter_configs::handle)),
+    row!(ElectLeaders, Alter, Controlled(elect_leaders::handle)),
+    row!(IncrementalAlterConfigs, AlterConfigs, Controlled(incremental_alter_configs::handle)),
+    row!(AlterPartitionReassignments, Alter, Controlled(alter_partition_reassignments::handle)),
     row!(ListPartitionReassignments, Describe, Inline(list_partition_reassignments::handle)),
     row!(OffsetDelete, Delete, Waiting(offset_delete::handle)),
+    row!(DescribeQuorum, Describe, Controlled(describe_quorum::handle)),
+    row!(AlterPartition, ClusterAction, Controlled(alter_partition::handle)),
+    row!(Envelope, ClusterAction, Blocking(envelope::handle)),
     row!(DescribeCluster, Describe, Inline(describe_cluster::handle)),
     row!(DescribeProducers, Read, Blocking(describe_producers::handle)),
+    row!(BrokerRegistration, ClusterAction, Controlled(broker_registration::handle)),
+    row!(BrokerHeartbeat, ClusterAction, Reporting(broker_heartbeat::handle)),
+    row!(UnregisterBroker, Alter, Controlled(unregister_broker::handle)),
+    row!(AllocateProducerIds, ClusterAction, Controlled(allocate_producer_ids::handle)),
     row!(ConsumerGroupHeartbeat, Read, Waiting(consumer_group_heartbeat::handle)),
     row!(ConsumerGroupDescribe, Describe, Waiting(consumer_group_describe::handle)),
     row!(ListConfigResources, DescribeConfigs, Inline(list_config_resources::handle)),
     row!(DescribeTopicPartitions, Describe, Inline(describe_topic_partitions::handle)),
+    row!(Raft, ClusterAction, Waiting(raft::handle)),
+    row!(DescribeNodes, Describe, Inline(describe_nodes::handle)),
+    row!(Decommission, Alter, Controlled(decommission::handle)),
+    row!(Rebalance, Alter, Controlled(rebalance::handle)),
+    row!(ReportDamage, ClusterAction, Controlled(report_damage::handle)),
 ];
 
 /// Serves one request, whose header has been read from `reader`.
@@ -227,12 +285,22 @@ pub(crate) fn serve(context: &Context<'_>, client: &mut Client, mut reader: Read
     if key != ApiKey::ApiVersions && !key.versions().contains(&context.version()) {
         return Err(Close::BadRequest(format!("version {} of {key:?} is not served", context.version())));
     }
+    if row.operation == Operation::ClusterAction && !context.listener.serves_brokers {
+        return Err(Close::BadRequest(format!("{key:?} is for brokers, who come in on another listener")));
+    }
     if !authorize(context.principal, row.operation) {
         return Err(Close::BadRequest(format!("{key:?} is not allowed")));
     }
     match row.serve {
         Serve::Inline(handler) => handler(context, &mut reader).map(Served::Answer),
         Serve::Blocking(handler) => tokio::task::block_in_place(|| handler(context, &mut reader)).map(Served::Answer),
+        Serve::Controlled(handler) if context.broker.node.is_controller() || context.is_forwarded => {
+            tokio::task::block_in_place(|| handler(context, &mut reader)).map(Served::Answer)
+        }
+        Serve::Controlled(_) => Ok(Served::Later(forwarded(context))),
+        Serve::Reporting(handler) => {
+            tokio::task::block_in_place(|| handler(context, client, &mut reader)).map(Served::Answer)
+        }
         Serve::Handshake(handler) => handler(context, client, &mut reader).map(Served::Answer),
         Serve::Produce => produce::prepare(context, &mut reader).map(|pending| Served::Produce(Box::new(pending))),
         Serve::Fetch => fetch::prepare(context, &mut reader).map(|parked| Served::Fetch(Box::new(parked))),
@@ -276,6 +344,30 @@ where
     Ok(Box::pin(async move { encode(&header, &response.await) }))
 }
 
+/// Has the controller answer.
+fn forwarded(context: &Context<'_>) -> Later {
+    let key = context.header.api_key;
+    let host = match context.peer.ip().to_canonical() {
+        IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
+    };
+    let answer = Arc::clone(context.broker).forward(context.frame.clone(), host);
+    Box::pin(async move {
+        let mut out = GatherOut::new();
+        out.relay(&answer.await.ok_or(Close::NoController(key))?).map_err(|error| Close::Unanswerable(key, error))?;
+        Ok(out)
+    })
+}
+
+/// The partition asked for, if it lies here.
+fn held(topic: Option<&Arc<Topic>>, index: PartitionIndex) -> Result<&Arc<Partition>, ErrorCode> {
+    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic.partition(index).ok_or(match topic.has(index) {
+        true => ErrorCode::NotLeaderOrFollower,
+        false => ErrorCode::UnknownTopicOrPartition,
+    })
+}
+
 /// Writes a response as a frame.
 fn encode<M: ottla_protocol::Message>(header: &RequestHeader, response: &M) -> Result<GatherOut, Close> {
     let mut out = GatherOut::new();
@@ -287,6 +379,7 @@ fn encode<M: ottla_protocol::Message>(header: &RequestHeader, response: &M) -> R
 fn unavailable_code(unavailable: &Unavailable) -> ErrorCode {
     match unavailable {
         Unavailable::Deleted => ErrorCode::UnknownTopicOrPartition,
+        Unavailable::NotLeader => ErrorCode::NotLeaderOrFollower,
         // Retriable, and never UNKNOWN_SERVER_ERROR (rule P5).
         Unavailable::Offline(_) | Unavailable::NoSpace(_) => ErrorCode::KafkaStorageError,
     }

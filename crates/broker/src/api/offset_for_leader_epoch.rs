@@ -1,6 +1,8 @@
 //! OffsetForLeaderEpoch (key 23): where an epoch of a partition ends, so that a reader can find out whether what it
 //! read is still there (KIP-101, KIP-320). An epoch that the log does not know is no error: epoch and offset are -1.
 
+use std::sync::Arc;
+
 use ottla_node::Topic;
 use ottla_protocol::{
     ErrorCode,
@@ -12,7 +14,7 @@ use ottla_protocol::{
 };
 use ottla_types::{LeaderEpoch, Offset, PartitionIndex};
 
-use super::{Context, fetch::read_error, unavailable_code};
+use super::{Context, fetch::read_error, held, unavailable_code};
 
 pub(super) fn handle(context: &Context<'_>, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let known = context.broker.node.topics();
@@ -20,7 +22,7 @@ pub(super) fn handle(context: &Context<'_>, request: OffsetForLeaderEpochRequest
         let topic = known.named(&wanted.topic);
         let partitions = wanted.partitions.iter().map(|wanted| {
             let mut answer = EpochEndOffset { partition: wanted.partition, ..Default::default() };
-            match epoch_end(topic.map(AsRef::as_ref), wanted) {
+            match epoch_end(topic, wanted) {
                 Ok(Some((epoch, end))) => {
                     answer.leader_epoch = epoch.0;
                     answer.end_offset = end.0;
@@ -36,12 +38,10 @@ pub(super) fn handle(context: &Context<'_>, request: OffsetForLeaderEpochRequest
 }
 
 fn epoch_end(
-    topic: Option<&Topic>,
+    topic: Option<&Arc<Topic>>,
     wanted: &OffsetForLeaderPartition,
 ) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
-    let partition = topic
-        .and_then(|topic| topic.partition(PartitionIndex(wanted.partition)))
-        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = held(topic, PartitionIndex(wanted.partition))?;
     partition.check_epoch(LeaderEpoch(wanted.current_leader_epoch)).map_err(|refusal| read_error(&refusal.into()))?;
     if wanted.leader_epoch < 0 {
         return Ok(None);

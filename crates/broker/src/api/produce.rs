@@ -20,7 +20,9 @@ use ottla_protocol::{
     ErrorCode, Reader, RequestHeader,
     messages::{
         ProduceRequest, ProduceResponse,
-        produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
+        produce_response::{
+            BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+        },
     },
 };
 use ottla_records::{
@@ -28,12 +30,14 @@ use ottla_records::{
     validate_produced,
 };
 use ottla_replica::{Outcome, SequenceRefusal};
-use ottla_types::{Offset, PartitionIndex, Timestamp};
+use ottla_types::{LeaderEpoch, Offset, PartitionIndex, Timestamp};
 use tokio::time::Instant;
 
-use super::{Context, decode};
+use super::{Context, decode, leaders::Way};
 use crate::{connection::Close, outbox::Outbox};
 
+/// First version whose answer can name the leader and its address (KIP-951).
+const LEADER_HINT_VERSION: i16 = 10;
 /// First version that may carry zstd (KIP-110).
 const ZSTD_VERSION: i16 = 7;
 /// First version that names topics by id.
@@ -98,6 +102,8 @@ pub(crate) struct ParkedProduce {
 struct Wait {
     slot: Slot,
     partition: Arc<Partition>,
+    /// The leadership that appended: under another the same offsets may hold something else.
+    epoch: LeaderEpoch,
     required: Offset,
 }
 
@@ -140,6 +146,9 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Pend
                 (Some(code), _) => Err((code, None, Vec::new())),
                 (None, None) if topic.is_none() && context.version() >= TOPIC_ID_VERSION => {
                     Err((ErrorCode::UnknownTopicId, None, Vec::new()))
+                }
+                (None, None) if topic.is_some_and(|topic| topic.has(PartitionIndex(data.index))) => {
+                    Err((ErrorCode::NotLeaderOrFollower, None, Vec::new()))
                 }
                 (None, None) => Err((ErrorCode::UnknownTopicOrPartition, None, Vec::new())),
                 (None, Some(partition)) => {
@@ -278,7 +287,7 @@ impl ProduceRun {
         // Stable, so that the batches of a partition stay in request order.
         self.entries.sort_by_key(|entry| Arc::as_ptr(&entry.partition));
         let mut outcomes = Vec::with_capacity(self.entries.len());
-        let mut entries = self.entries.into_iter().peekable();
+        let mut entries = std::mem::take(&mut self.entries).into_iter().peekable();
         while let Some(first) = entries.next() {
             let partition = Arc::clone(&first.partition);
             let mut places = vec![first.place()];
@@ -288,11 +297,16 @@ impl ProduceRun {
                 batches.push(next.batch);
             }
             let awaited = places.iter().any(|&Place { request, .. }| self.requests[request].acks == -1);
+            if awaited && !partition.has_enough_in_sync() {
+                self.refuse_unsafe(&mut places, &mut batches);
+            }
+            // Before the append: if it moves on meanwhile, the wait is in vain and the client asks the next leader.
+            let epoch = partition.leader_epoch();
             outcomes.clear();
             match partition.append(&batches, awaited, self.now, &mut outcomes, wakes) {
                 Ok(()) => {
                     for (&place, outcome) in places.iter().zip(outcomes.drain(..)) {
-                        self.requests[place.request].take_outcome(place, &partition, outcome);
+                        self.requests[place.request].take_outcome(place, &partition, epoch, outcome);
                     }
                 }
                 Err(unavailable) => {
@@ -304,6 +318,20 @@ impl ProduceRun {
         }
         self.requests
     }
+
+    /// Takes out what asks for more copies than there are now (rule I6).
+    fn refuse_unsafe(&mut self, places: &mut Vec<Place>, batches: &mut Vec<ProducedBatch>) {
+        let kept: Vec<bool> = places.iter().map(|place| self.requests[place.request].acks != -1).collect();
+        for (place, _) in places.iter().zip(&kept).filter(|(_, kept)| !**kept) {
+            let answer = self.requests[place.request].slot(place.slot);
+            answer.error_code = ErrorCode::NotEnoughReplicas.code();
+            answer.error_message = Some("fewer replicas are in sync than min.insync.replicas asks for".into());
+        }
+        let mut keep = kept.iter();
+        places.retain(|_| keep.next() == Some(&true));
+        let mut keep = kept.iter();
+        batches.retain(|_| keep.next() == Some(&true));
+    }
 }
 
 impl ParkedProduce {
@@ -311,7 +339,7 @@ impl ParkedProduce {
         &mut self.response.responses[slot.topic].partition_responses[slot.partition]
     }
 
-    fn take_outcome(&mut self, place: Place, partition: &Arc<Partition>, outcome: Outcome) {
+    fn take_outcome(&mut self, place: Place, partition: &Arc<Partition>, epoch: LeaderEpoch, outcome: Outcome) {
         let Place { slot, stamp: log_append_time, .. } = place;
         let log_start = partition.log_start();
         let answer = self.slot(slot);
@@ -339,7 +367,7 @@ impl ParkedProduce {
         };
         answer.log_start_offset = log_start.0;
         if self.acks == -1 {
-            self.waits.push(Wait { slot, partition: Arc::clone(partition), required });
+            self.waits.push(Wait { slot, partition: Arc::clone(partition), epoch, required });
         }
     }
 
@@ -352,12 +380,18 @@ impl ParkedProduce {
 
     /// Answers if nothing is left to wait for, and says whether it did; otherwise `waker` is woken when it is worth
     /// looking again.
-    pub(crate) fn poll(&mut self, now: Instant, waker: &Waker, outbox: &mut Outbox) -> Result<bool, Close> {
+    pub(crate) fn poll(
+        &mut self,
+        way: &Way<'_>,
+        now: Instant,
+        waker: &Waker,
+        outbox: &mut Outbox,
+    ) -> Result<bool, Close> {
         loop {
             self.drop_settled(now);
             // One after the other, as all have to be reached: woken by each it would look in vain many times.
             let Some(next) = self.waits.first() else {
-                self.answer(outbox)?;
+                self.answer(way, outbox)?;
                 return Ok(true);
             };
             // False if it was reached, or went away, since the look above.
@@ -369,30 +403,63 @@ impl ParkedProduce {
 
     fn drop_settled(&mut self, now: Instant) {
         for wait in std::mem::take(&mut self.waits) {
-            if wait.partition.high_watermark() >= wait.required {
+            if !wait.partition.leads_in(wait.epoch) {
+                self.fail(wait.slot, &wait.partition.unavailable().unwrap_or(Unavailable::NotLeader));
+            } else if wait.partition.high_watermark() >= wait.required {
                 continue;
-            }
-            if let Some(unavailable) = wait.partition.unavailable() {
+            } else if let Some(unavailable) = wait.partition.unavailable() {
                 self.fail(wait.slot, &unavailable);
             } else if now >= self.deadline {
                 // The batch is in the log and may still be acknowledged: the client must not take this as final.
+                let code = match wait.partition.has_enough_in_sync() {
+                    true => ErrorCode::RequestTimedOut,
+                    false => ErrorCode::NotEnoughReplicasAfterAppend,
+                };
                 let answer = self.slot(wait.slot);
                 answer.base_offset = -1;
-                answer.error_code = ErrorCode::RequestTimedOut.code();
+                answer.error_code = code.code();
             } else {
                 self.waits.push(wait);
             }
         }
     }
 
-    fn answer(&mut self, outbox: &mut Outbox) -> Result<(), Close> {
+    fn answer(&mut self, way: &Way<'_>, outbox: &mut Outbox) -> Result<(), Close> {
         if self.acks == 0 {
             // The client expects no answer, so a closed connection is the only way to tell it.
             let mut answers = self.response.responses.iter().flat_map(|topic| &topic.partition_responses);
             return if answers.any(|answer| answer.error_code != 0) { Err(Close::SilentFailure) } else { Ok(()) };
         }
+        if self.header.api_version >= LEADER_HINT_VERSION {
+            self.name_leaders(way);
+        }
         outbox.push_response(super::encode(&self.header, &self.response)?, Vec::new());
         Ok(())
+    }
+
+    /// Tells a client that came to the wrong broker where the leaders are.
+    fn name_leaders(&mut self, way: &Way<'_>) {
+        let misled = ErrorCode::NotLeaderOrFollower.code();
+        for topic in &mut self.response.responses {
+            for answer in topic.partition_responses.iter_mut().filter(|answer| answer.error_code == misled) {
+                let known = way.broker.node.topics();
+                let known =
+                    if topic.topic_id.is_zero() { known.named(&topic.name) } else { known.with_id(topic.topic_id) }
+                        .map(|topic| topic.id);
+                let leader = known.and_then(|id| way.leader(id, PartitionIndex(answer.index)));
+                let Some((endpoint, epoch)) = leader else { continue };
+                answer.current_leader = LeaderIdAndEpoch { leader_id: endpoint.id.0, leader_epoch: epoch.0 };
+                let endpoints = &mut self.response.node_endpoints;
+                if !endpoints.iter().any(|known| known.node_id == endpoint.id.0) {
+                    endpoints.push(NodeEndpoint {
+                        node_id: endpoint.id.0,
+                        host: endpoint.host.into(),
+                        port: i32::from(endpoint.port),
+                        rack: endpoint.rack,
+                    });
+                }
+            }
+        }
     }
 
     /// When the client stops waiting for its acknowledgement.

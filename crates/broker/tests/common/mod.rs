@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use ottla_broker::{Bound, Broker, ListenerConfig, Options};
+use ottla_broker::{Bound, Broker, ListenerConfig, LogTransport, Options};
 use ottla_log::OsDisk;
 use ottla_metadata::{Listener, config::Settings};
 use ottla_node::{Node, NodeConfig};
@@ -74,9 +74,10 @@ impl TestBroker {
             addresses: vec!["127.0.0.1:0".parse().unwrap()],
             advertised: None,
         };
-        let bound = runtime.block_on(async { Bound::bind(&[listener]) }).unwrap();
+        let bound = runtime.block_on(async { Bound::bind(&[listener], None) }).unwrap();
         let address = bound.addresses()[0];
         let ticking = Arc::clone(&clock);
+        let transport = LogTransport::default();
         let node = Node::open(NodeConfig {
             disk: Arc::new(OsDisk::new()),
             dir: dir.path().to_owned(),
@@ -91,10 +92,12 @@ impl TestBroker {
             settings: Settings::check(settings.clone()).unwrap().0,
             clock: Arc::new(move || Timestamp(ticking.load(Ordering::Relaxed))),
             entropy: Box::new(draw),
+            transport: transport.transport(),
+            joined: None,
         })
         .unwrap();
-        let options = Options::of(&node.broker_config());
-        let broker = Broker::new(Arc::clone(&node), options);
+        let options = Options::of(&node.broker_config(), node.settings());
+        let broker = runtime.block_on(async { Broker::new(Arc::clone(&node), options, &transport) });
         let serving = Arc::clone(&broker);
         let served = runtime.spawn(async move { serving.serve(bound).await });
         TestBroker {

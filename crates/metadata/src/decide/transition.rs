@@ -145,7 +145,7 @@ impl Transition<'_> {
         let (image, unproven, lost) = (self.image, self.unproven, self.lost);
         self.isr.retain(|&member| {
             let fenced = image.broker(member).is_none_or(|broker| broker.fenced);
-            !fenced && Some(member) != unproven && Some(member) != lost
+            (!fenced || cfg!(zoo = "B10")) && Some(member) != unproven && Some(member) != lost
         });
         if self.isr.iter().any(|&member| image.is_live(member)) {
             self.isr.retain(|&member| image.is_live(member));

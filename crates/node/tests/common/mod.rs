@@ -51,6 +51,8 @@ pub fn try_open_on(disk: Arc<dyn Disk>, mut drawn: u64, configs: &[(&str, &str)]
             drawn += 1;
             (u128::from(drawn) << 64 | 0x4242).to_be_bytes()
         }),
+        transport: Box::new(|_, _, reply| reply(None)),
+        joined: None,
     })
 }
 

@@ -1,0 +1,57 @@
+//! Tells the controller which copies of partitions here are damaged, so that nobody relies on them (rule L5).
+//!
+//! What is not here: finding damage (`ottla_log`), and what becomes of the copy afterwards (`ottla_node::Partition`).
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use ottla_protocol::{
+    ErrorCode,
+    messages::{ReportDamageRequest, report_damage_request::Topic},
+};
+use ottla_types::{PartitionIndex, TopicId};
+use tokio::{sync::Notify, time::sleep};
+
+use crate::{api::report_damage, server::Broker};
+
+/// Pause before the next try.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Broker {
+    /// Reports damage until the broker stops.
+    pub(crate) async fn report_damage(self: Arc<Self>) {
+        let mut stopping = self.stopping.subscribe();
+        let bell = Arc::new(Notify::new());
+        let ring = Arc::clone(&bell);
+        self.node.damaged().on_change(move || ring.notify_one());
+        let mut waiting = Vec::new();
+        while !*stopping.borrow() {
+            waiting.extend(self.node.damaged().take());
+            if waiting.is_empty() {
+                tokio::select! {
+                    _ = stopping.changed() => {}
+                    () = bell.notified() => {}
+                }
+            } else if self.tell_damage(&waiting).await {
+                let topics = self.node.topics();
+                let partition = |(topic, index): (TopicId, PartitionIndex)| topics.with_id(topic)?.partition(index);
+                waiting.drain(..).filter_map(partition).for_each(|partition| partition.damage_reported());
+            } else {
+                sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Whether the controller knows now.
+    async fn tell_damage(&self, damaged: &[(TopicId, PartitionIndex)]) -> bool {
+        let Some(epoch) = self.node.epoch() else { return false };
+        let mut topics: HashMap<TopicId, Vec<i32>> = HashMap::new();
+        for (topic, index) in damaged {
+            topics.entry(*topic).or_default().push(index.0);
+        }
+        let topics = topics.into_iter().map(|(topic_id, partitions)| Topic { topic_id, partitions });
+        let request =
+            ReportDamageRequest { broker_id: self.node.id().0, broker_epoch: epoch.0, topics: topics.collect() };
+        let answer = self.ask_controller(request, report_damage::serve).await;
+        matches!(answer, Ok(answer) if answer.error_code == ErrorCode::None.code())
+    }
+}

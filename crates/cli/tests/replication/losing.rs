@@ -1,0 +1,97 @@
+//! Nodes that are killed, stopped and started again while the others go on.
+
+use crate::{
+    broker::failure,
+    cluster::{Cluster, lines},
+};
+
+fn with_topic() -> Cluster {
+    let cluster = Cluster::of(3);
+    cluster.node(1).ok(&["topic", "create", "t", "-p", "1", "-r", "3", "-o", "min.insync.replicas=2"]);
+    cluster.wait_in_sync("t", 3);
+    cluster
+}
+
+#[test]
+fn i5_what_was_acknowledged_is_there_after_its_leader_was_killed() {
+    let mut cluster = with_topic();
+    let (before, after) = (lines("a", 200), lines("b", 200));
+    cluster.produce(cluster.some(), "t", &before);
+    let leader = cluster.leader("t").unwrap();
+    cluster.kill(leader);
+    // The producer looks for the next leader by itself.
+    cluster.produce(cluster.some(), "t", &after);
+    assert_ne!(cluster.leader("t"), Some(leader));
+    let all: Vec<String> = before.into_iter().chain(after).collect();
+    assert_eq!(cluster.consume(cluster.some(), "t"), all);
+    cluster.start(leader);
+    cluster.wait_in_sync("t", 3);
+    assert_eq!(cluster.consume(cluster.node(leader), "t"), all);
+}
+
+#[test]
+fn m1_the_cluster_has_another_controller_after_its_own_was_killed() {
+    let mut cluster = with_topic();
+    let controller = cluster.controller().unwrap();
+    cluster.kill(usize::try_from(controller).unwrap());
+    cluster.wait_until("another controls", |cluster| cluster.controller().is_some_and(|id| id != controller));
+    cluster.some().ok(&["topic", "create", "later", "-p", "2", "-r", "2"]);
+    cluster.produce(cluster.some(), "later", &lines("c", 10));
+    assert_eq!(cluster.consume(cluster.some(), "later"), lines("c", 10));
+}
+
+#[test]
+fn i6_too_few_copies_refuse_what_wants_more() {
+    let mut cluster = with_topic();
+    cluster.produce(cluster.some(), "t", &lines("a", 10));
+    let leader = cluster.leader("t").unwrap();
+    let others: Vec<usize> = (1..=3).filter(|number| *number != leader).collect();
+    // The metadata log has one voter left of three: what needs the controller waits, what is there can be read.
+    for other in &others {
+        cluster.kill(*other);
+    }
+    let refused = cluster.node(leader).run_with(&["produce", "t", "--timeout", "3s"], b"too late\n");
+    let (code, said) = failure(&refused);
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(cluster.consume(cluster.node(leader), "t"), lines("a", 10));
+    for other in others {
+        cluster.start(other);
+    }
+    cluster.wait_in_sync("t", 3);
+    cluster.produce(cluster.some(), "t", &lines("b", 10));
+}
+
+#[test]
+fn s1_each_node_restarts_in_turn_and_no_write_is_lost() {
+    let mut cluster = with_topic();
+    let mut written = Vec::new();
+    for number in 1..=3 {
+        for (round, stops) in [(0, true), (1, false)] {
+            if stops {
+                cluster.stop(number);
+            } else {
+                cluster.start(number);
+            }
+            let more = lines(&format!("{number}-{round}"), 50);
+            cluster.produce(cluster.some(), "t", &more);
+            written.extend(more);
+        }
+        cluster.wait_in_sync("t", 3);
+    }
+    assert_eq!(cluster.consume(cluster.some(), "t"), written);
+}
+
+#[test]
+fn b12_all_nodes_killed_at_once_lose_nothing_that_was_acknowledged() {
+    let mut cluster = with_topic();
+    let written = lines("a", 500);
+    cluster.produce(cluster.some(), "t", &written);
+    for number in 1..=3 {
+        cluster.kill(number);
+    }
+    for number in 1..=3 {
+        cluster.start(number);
+    }
+    cluster.wait_in_sync("t", 3);
+    assert_eq!(cluster.consume(cluster.some(), "t"), written);
+}

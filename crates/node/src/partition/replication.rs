@@ -1,0 +1,395 @@
+//! A partition among several brokers: who leads it, what a leader does for its followers, and how a follower follows.
+//!
+//! A leader learns by each Fetch of a follower how far that one has come, which moves the high watermark
+//! ([`Partition::fetch`]); a follower appends what its leader's answer brought ([`Partition::append_fetched`]). What a
+//! replica wants of the controller, another ISR, is left with the node (`outbox.rs`). What is not here: the rules
+//! (`ottla_replica`), and the requests between brokers (`ottla-broker`).
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use ottla_log::LogReader;
+use ottla_replica::{
+    Assignment, Durability, Effect, EpochRefusal, Event, FetchOutcome, FetchPosition, Fetched as FetchedData,
+    IsrRefusal, Replica, Role,
+};
+use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+
+use super::{DAMAGE_REPORTED, Fetched, Partition, ReadRefusal, ReadRequest, State, Unavailable, plan, wants_sync};
+use crate::{outbox::IsrChange, topic_log_config::durability, waiters::Wakes};
+
+/// A leader epoch and whether this broker leads in it, in one number.
+#[derive(Default)]
+pub(super) struct Leadership(AtomicU64);
+
+impl Leadership {
+    fn set(&self, epoch: LeaderEpoch, leading: bool) {
+        self.0.store(u64::from(epoch.0.cast_unsigned()) << 1 | u64::from(leading), Ordering::SeqCst);
+    }
+
+    fn get(&self) -> (LeaderEpoch, bool) {
+        let both = self.0.load(Ordering::SeqCst);
+        (LeaderEpoch(((both >> 1) as u32).cast_signed()), both & 1 == 1)
+    }
+}
+
+/// The broker behind a follower's Fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct Follower {
+    /// Its number.
+    pub broker: BrokerId,
+    /// The registration it fetches under.
+    pub epoch: BrokerEpoch,
+    /// How far its copy is on its disk.
+    pub durable: Offset,
+    /// Whether the cluster knows it by that registration, unfenced and not about to leave: only then it may join the
+    /// ISR (rule I4).
+    pub eligible: bool,
+}
+
+/// What a controller committed of a partition, as its answer to AlterPartition has it (KIP-497).
+#[derive(Clone, Debug)]
+pub struct CommittedIsr {
+    /// The leader.
+    pub leader: Option<BrokerId>,
+    /// Its epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Counts the changes of the partition.
+    pub partition_epoch: i32,
+    /// The replicas in sync.
+    pub isr: Arc<[BrokerId]>,
+    /// The leader was elected uncleanly and has not taken over yet.
+    pub recovering: bool,
+}
+
+/// Why a leader's answer was not taken in.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The partition can't take anything now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// What the leader sent can't follow here, or could not be written.
+    #[error("{0}")]
+    Refused(Arc<str>),
+}
+
+impl Partition {
+    /// The epoch of the present leadership, this broker's or another's.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.leadership.get().0
+    }
+
+    /// Whether this broker leads the partition.
+    pub fn is_leading(&self) -> bool {
+        self.leadership.get().1
+    }
+
+    /// Whether this broker leads the partition in just this epoch: what was promised in another is not ours to keep.
+    pub fn leads_in(&self, epoch: LeaderEpoch) -> bool {
+        self.leadership.get() == (epoch, true)
+    }
+
+    /// The broker that this one follows here; none where it leads, or where nobody does.
+    pub(crate) fn followed_leader(&self) -> Option<BrokerId> {
+        self.assignment.load().as_ref()?.leader.filter(|leader| *leader != self.broker)
+    }
+
+    pub(super) fn check_leading(&self) -> Result<(), Unavailable> {
+        if self.is_leading() { Ok(()) } else { Err(Unavailable::NotLeader) }
+    }
+
+    /// Whether a request that names `current` fits what this broker knows of the leadership (rule E7).
+    pub fn check_epoch(&self, current: LeaderEpoch) -> Result<(), EpochRefusal> {
+        let ours = self.leader_epoch();
+        match current {
+            LeaderEpoch::NONE => Ok(()),
+            epoch if epoch < ours => Err(EpochRefusal::Fenced),
+            epoch if epoch > ours => Err(EpochRefusal::Unknown),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether as many replicas are in sync as an append with `acks=all` asks for (rule I6).
+    pub fn has_enough_in_sync(&self) -> bool {
+        let assignment = self.assignment.load();
+        let Some(assignment) = &*assignment else { return false };
+        let minimum = (self.config.load().min_insync_replicas as usize).min(assignment.replicas.len());
+        assignment.isr.len() >= minimum
+    }
+
+    /// Runs `work` on the replica if it leads.
+    pub(super) fn lead<R>(&self, work: impl FnOnce(&mut Replica) -> R) -> Result<R, Unavailable> {
+        self.with(|replica| match replica.role() {
+            Role::Leader => Ok(work(replica)),
+            Role::Follower { .. } | Role::Idle => Err(Unavailable::NotLeader),
+        })?
+    }
+
+    /// Takes what the cluster says about the partition from now on.
+    pub(crate) fn assign(self: &Arc<Self>, assignment: Assignment) {
+        let leading = assignment.leader == Some(self.broker);
+        let before = self.leadership.get();
+        let mut effects = Vec::new();
+        let assigned = {
+            let mut state = self.state.lock();
+            self.assignment.store(Some(Arc::new(assignment.clone())));
+            self.begin_anew_if_damaged(&mut state, &assignment);
+            let assigned = match &mut *state {
+                State::Open(replica) => {
+                    let now = self.storage.tick();
+                    let assigned = catch_unwind(AssertUnwindSafe(|| replica.assign(now, &assignment, &mut effects)));
+                    self.publish(replica.high_watermark());
+                    self.publish_progress(replica);
+                    assigned.map_err(|_| "a bug".to_owned()).and_then(|done| done.map_err(|error| error.to_string()))
+                }
+                State::Closed(_) | State::Offline(..) | State::Deleted => Ok(()),
+            };
+            if let Err(why) = &assigned {
+                let why: Arc<str> = format!("it could not take its new role: {why}").into();
+                tracing::error!(topic = %self.topic_name, partition = %self.index, %why, "partition is offline");
+                *state = State::Offline(why, state.known());
+                self.gone.store(true, Ordering::Release);
+            }
+            self.leadership.set(assignment.leader_epoch, leading && assigned.is_ok());
+            assigned
+        };
+        self.carry_out(effects);
+        if assigned.is_err() || before != self.leadership.get() {
+            // What they wait for was promised by another leadership.
+            self.wake_all();
+        } else {
+            let mut wakes = Wakes::default();
+            self.waiters.take_reached(self.high_watermark(), &mut wakes);
+            wakes.wake();
+        }
+    }
+
+    /// The controller knows that this copy is damaged. It is copied anew as soon as another broker leads, and kept as it is
+    /// where this is the only one: an operator decides then.
+    pub fn damage_reported(&self) {
+        let mut state = self.state.lock();
+        self.damage.store(DAMAGE_REPORTED, Ordering::Release);
+        if let Some(assignment) = &*self.assignment.load() {
+            self.begin_anew_if_damaged(&mut state, assignment);
+        }
+    }
+
+    fn begin_anew_if_damaged(&self, state: &mut State, assignment: &Assignment) {
+        let led_by_other = assignment.leader.is_some_and(|leader| leader != self.broker);
+        let given_up = led_by_other && !assignment.isr.contains(&self.broker);
+        if given_up && self.damage.load(Ordering::Acquire) == DAMAGE_REPORTED && matches!(state, State::Offline(..)) {
+            let (topic, partition) = (&self.topic_name, self.index);
+            tracing::warn!(%topic, %partition, "the damaged copy is set aside, and made anew from the leader's");
+            self.storage.set_damaged_aside(&self.dir());
+            *state = State::Closed(None);
+            self.damage.store(0, Ordering::Release);
+            self.gone.store(false, Ordering::Release);
+        }
+    }
+
+    /// What a follower's Fetch gets: everything up to the end of the log. That it asks says how far it has come.
+    pub fn fetch(self: &Arc<Self>, follower: &Follower, request: &ReadRequest) -> Result<Fetched, ReadRefusal> {
+        self.check_epoch(request.current_epoch)?;
+        self.check_leading()?;
+        let reader = self.reader()?;
+        let mut effects = Vec::new();
+        let (end, high_watermark, in_sync) = self.lead(|replica| {
+            // A follower whose history differs is told so and nothing else: where it stands is no news (rule E3).
+            if let Some((epoch, end)) = replica.divergence(request.from, request.last_fetched_epoch) {
+                return Err(ReadRefusal::Diverging { epoch, end });
+            }
+            let end = replica.log().end();
+            if request.from < replica.log().start() || request.from > end.offset {
+                return Err(ReadRefusal::OutOfRange);
+            }
+            let event = Event::FollowerFetched {
+                broker: follower.broker,
+                broker_epoch: follower.epoch,
+                fetch: request.from,
+                durable: follower.durable.min(request.from),
+                eligible: follower.eligible,
+            };
+            replica.step(self.storage.tick(), event, &mut effects);
+            let high_watermark = replica.high_watermark();
+            if high_watermark.offset.0 != self.visible_offset.load(Ordering::Relaxed) {
+                self.publish(high_watermark);
+            }
+            Ok((end, high_watermark.offset, replica.assignment().isr.contains(&follower.broker)))
+        })??;
+        self.carry_out(effects);
+        let mut wakes = Wakes::default();
+        self.waiters.take_reached(high_watermark, &mut wakes);
+        wakes.wake();
+        let records = plan(reader, request, end)?;
+        Ok(Fetched { records, high_watermark, end: end.offset, log_start: reader.start_offset(), in_sync })
+    }
+
+    /// Where this copy goes on from, if it follows another broker. Opens the log.
+    pub fn fetch_position(&self) -> Result<Option<FetchPosition>, Unavailable> {
+        if self.checkpoint_owed.load(Ordering::Acquire) {
+            return Err(Unavailable::Offline("its checkpoint has to be stored first".into()));
+        }
+        self.with(|replica| replica.fetch_position())
+    }
+
+    /// The checkpoint is stored as it is now.
+    pub(crate) fn checkpoint_stored(&self) {
+        self.checkpoint_owed.store(false, Ordering::Release);
+    }
+
+    /// Appends what the leader's answer brought, cuts the log where it says so, and learns what is committed. Where the
+    /// topic counts on the disk, a sync is asked for at once: the leader waits for it.
+    ///
+    /// Says whether the copy is another afterwards, so that the leader does not know where it stands.
+    pub fn append_fetched(self: &Arc<Self>, fetched: &FetchedData) -> Result<bool, FollowError> {
+        if !fetched.records.is_empty() {
+            self.storage.check_room(fetched.records.len() as u64)?;
+        }
+        let now = self.storage.now();
+        let config = self.config.load();
+        let (outcome, started, sync) = self.with(|replica| {
+            let start = replica.log().start();
+            let outcome = replica.append_fetched(fetched, now);
+            self.publish(replica.high_watermark());
+            self.publish_progress(replica);
+            let log = replica.log();
+            (outcome, log.start() != start, wants_sync(log, &config))
+        })?;
+        let outcome = outcome.map_err(|error| FollowError::Refused(error.to_string().into()))?;
+        let (topic, partition) = (&self.topic_name, self.index);
+        let moved = match outcome {
+            FetchOutcome::Taken => !fetched.records.is_empty(),
+            // It answers what was asked under another leadership.
+            FetchOutcome::Stale => false,
+            FetchOutcome::Truncated(end) => {
+                tracing::info!(%topic, %partition, %end, "cut what the leader does not have and was never committed");
+                true
+            }
+            FetchOutcome::Reset(start) => {
+                tracing::info!(%topic, %partition, %start, "begun anew where the leader's log begins");
+                true
+            }
+            FetchOutcome::Busy => return Err(FollowError::Refused("the log is being synced or compacted".into())),
+            FetchOutcome::HighWatermarkLost { from, to } => {
+                tracing::error!(
+                    %topic, %partition, %from, %to,
+                    "the leader lacks what was committed: it was elected although it was not in sync, and records are lost"
+                );
+                self.checkpoint_owed.store(true, Ordering::Release);
+                self.storage.checkpoint_wanted();
+                true
+            }
+        };
+        if started {
+            self.started_anew();
+        }
+        if sync || matches!(outcome, FetchOutcome::Truncated(_) | FetchOutcome::Reset(_)) {
+            self.request_sync(durability(&config) == Durability::Fsync);
+        }
+        let mut wakes = Wakes::default();
+        self.waiters.take_reached(self.high_watermark(), &mut wakes);
+        wakes.wake();
+        Ok(moved)
+    }
+
+    /// Lets time pass for a leader: followers that lag behind for too long leave the ISR.
+    pub(crate) fn tick(self: &Arc<Self>) {
+        // One without followers has nothing to decide, and one that nobody opened has none that lag.
+        let alone = self.assignment.load().as_ref().is_none_or(|assignment| assignment.replicas.len() < 2);
+        if alone || !self.is_leading() || !self.is_open() {
+            return;
+        }
+        self.step(Event::Tick);
+    }
+
+    /// Takes the controller's answer to an ISR that this replica proposed: what it committed, or why it did not. Each
+    /// proposal is owed one.
+    pub fn isr_answered(self: &Arc<Self>, answer: Result<CommittedIsr, IsrRefusal>) {
+        let replicas = self.assignment.load().as_ref().map(|assignment| Arc::clone(&assignment.replicas));
+        let answer = answer.map(|committed| Assignment {
+            leader: committed.leader,
+            leader_epoch: committed.leader_epoch,
+            partition_epoch: committed.partition_epoch,
+            // No change of them comes this way.
+            replicas: replicas.unwrap_or_default(),
+            isr: committed.isr,
+            recovering: committed.recovering,
+        });
+        self.step(Event::IsrAnswered(answer));
+    }
+
+    fn step(self: &Arc<Self>, event: Event) {
+        let mut effects = Vec::new();
+        let now = self.storage.tick();
+        // A partition that can't be had has nothing to decide.
+        let _ = self.with(|replica| {
+            replica.step(now, event, &mut effects);
+            self.publish(replica.high_watermark());
+        });
+        self.carry_out(effects);
+        let mut wakes = Wakes::default();
+        self.waiters.take_reached(self.high_watermark(), &mut wakes);
+        wakes.wake();
+    }
+
+    fn carry_out(self: &Arc<Self>, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::ProposeIsr(proposal) => {
+                    self.storage.isr_changes().push(IsrChange { partition: Arc::clone(self), proposal });
+                }
+                // Who waits for more copies than there are is told when its time is up: the ISR may be back before.
+                Effect::IsrBelowMinimum(below) => {
+                    let (topic, partition) = (&self.topic_name, self.index);
+                    tracing::debug!(%topic, %partition, below, "in-sync replicas against min.insync.replicas");
+                }
+            }
+        }
+    }
+
+    pub(super) fn publish_progress(&self, replica: &Replica) {
+        let reached = match replica.role() {
+            Role::Leader => replica.log().end(),
+            Role::Follower { .. } | Role::Idle => replica.log().durable_end(),
+        };
+        // Before anyone looks for waiters: see `Waiters::earliest`.
+        self.progress.store(reached.offset.0, Ordering::SeqCst);
+    }
+
+    /// Where a leader's log ends, and up to where a follower's is durable.
+    pub fn progress(&self) -> Offset {
+        Offset(self.progress.load(Ordering::SeqCst))
+    }
+
+    /// Whether a follower's next Fetch has to wait: its leader counts what is on the disk, and not all is.
+    pub fn owes_sync(&self) -> Option<Offset> {
+        let end = self.reader.get().map_or(Offset::ZERO, LogReader::end_offset);
+        let owes = durability(&self.config.load()) == Durability::Fsync && !self.is_leading() && self.progress() < end;
+        owes.then_some(end)
+    }
+
+    /// Wakes `waker` when a leader's log ends at `target` or later, and a follower's is durable that far; also when the
+    /// partition changes hands or goes away. `false` if it is so already: then nothing was registered.
+    pub fn wait_for_progress(&self, target: Offset, waker: &Waker) -> bool {
+        if self.progress() >= target || self.unavailable().is_some() {
+            return false;
+        }
+        self.progress_waiters.register(waker, target);
+        if self.progress() >= target || self.unavailable().is_some() {
+            self.progress_waiters.forget(waker);
+            return false;
+        }
+        true
+    }
+
+    /// Takes back a [`Partition::wait_for_progress`].
+    pub fn forget_progress(&self, waker: &Waker) {
+        self.progress_waiters.forget(waker);
+    }
+}
