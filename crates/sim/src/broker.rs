@@ -194,6 +194,21 @@ impl Copy {
         }
     }
 
+    /// For people who look into a failure.
+    pub(crate) fn describe(&self) -> String {
+        let more = format!("damage {:?}, owes checkpoint {}", self.damage, self.checkpoint_owed);
+        match &self.state {
+            State::Closed(_) => format!("closed, {more}"),
+            State::Offline(_) => format!("offline, {more}"),
+            State::Open(replica) => {
+                let (log, high_watermark) = (replica.log(), replica.high_watermark().offset);
+                let (start, end, durable) = (log.start(), log.end().offset, log.durable_end().offset);
+                let (role, epoch) = (replica.role(), replica.leader_epoch());
+                format!("{role:?} in {epoch}, {start} to {end}, durable {durable}, committed {high_watermark}, {more}")
+            }
+        }
+    }
+
     /// The epoch of the leadership as the metadata has it here, and whether `me` leads.
     pub(crate) fn leadership(&self, me: BrokerId) -> (LeaderEpoch, bool) {
         let offline = matches!(self.state, State::Offline(_));

@@ -4,7 +4,7 @@
 //! get their answers. What more than the cluster promises to bear has lost is settled by an operator, as it would be.
 
 use ottla_metadata::{Command, Election};
-use ottla_types::{Offset, PartitionIndex};
+use ottla_types::{BrokerId, Offset, PartitionIndex};
 
 use crate::{
     event::{Event, Place},
@@ -96,7 +96,10 @@ impl World {
             }
         }
         for (topic, index, partition) in self.image().partitions() {
-            let at = || format!("{}-{index} is {partition:?}", topic.id);
+            let at = || {
+                let copies = self.describe_copies((topic.id, index), &partition.replicas);
+                format!("{}-{index} is {partition:?}; {copies}", topic.id)
+            };
             if partition.leader.is_none()
                 || partition.isr.len() != partition.replicas.len()
                 || partition.is_reassigning()
@@ -124,6 +127,14 @@ impl World {
             return Err("a producer has no answer".to_owned());
         }
         Ok(())
+    }
+
+    fn describe_copies(&self, place: Place, replicas: &[BrokerId]) -> String {
+        let describe = |id: &BrokerId| {
+            let copy = self.index_of(*id).and_then(|at| self.brokers[at].copies.get(&place));
+            copy.map_or_else(|| format!("{id} has none"), |copy| format!("{id}: {}", copy.describe()))
+        };
+        replicas.iter().map(describe).collect::<Vec<_>>().join(", ")
     }
 
     /// All copies are the same, and are what is true.

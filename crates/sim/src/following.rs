@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ottla_replica::{Event as ReplicaEvent, FetchOutcome, Fetched};
+use ottla_log::AppendError;
+use ottla_replica::{Event as ReplicaEvent, FetchError, FetchOutcome, Fetched};
 use ottla_types::{BrokerId, LeaderEpoch, Offset};
 
 use crate::{
@@ -274,7 +275,16 @@ impl World {
         let start = replica.log().start();
         let dirty = replica.log().needs_sync();
         self.touch(at, place);
-        let Ok(outcome) = outcome else { return false };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // A log that is out of service stays so (L10).
+                if matches!(error, FetchError::Append(AppendError::Failed(_))) {
+                    self.disk_fails(at);
+                }
+                return false;
+            }
+        };
         match outcome {
             FetchOutcome::Taken => {
                 if more || (fsync && dirty) {

@@ -5,7 +5,7 @@
 //! asks.
 
 use bytes::Bytes;
-use ottla_log::ReadError;
+use ottla_log::{AppendError, ReadError};
 use ottla_records::{BatchHeader, ProducedBatch};
 use ottla_replica::{Outcome, Role, SequenceRefusal};
 use ottla_types::Offset;
@@ -76,6 +76,10 @@ impl World {
                 let id = self.brokers[at].id;
                 self.note(format_args!("{id} refuses in {}-{}: {refusal}", place.0, place.1));
                 return Some(ProduceOutcome::OutOfOrder { place, broker: at, epoch });
+            }
+            Outcome::Failed(AppendError::Failed(_)) => {
+                self.disk_fails(at);
+                return retry;
             }
             Outcome::Refused(SequenceRefusal::StaleEpoch { .. }) | Outcome::Failed(_) => return retry,
         };
