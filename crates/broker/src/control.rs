@@ -1,5 +1,5 @@
-//! The way to the controller: what only it may do is done here if this node leads the metadata log, and asked of whoever
-//! does otherwise.
+//! The way to the controller: what only it may do is done here if this node leads the metadata log, and asked of
+//! whoever does otherwise.
 //!
 //! Clients may send their admin requests to any broker: those of a broker that is not the controller travel in an
 //! Envelope (KIP-590). A broker's own requests go as they are. Where nobody knows the controller any broker is asked,
@@ -57,7 +57,8 @@ impl Broker {
         others.get(self.tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % others.len().max(1)).copied()
     }
 
-    /// Has the controller answer a client's request: the whole answer, header included. `None` if there is none in time.
+    /// Has the controller answer a client's request: the whole answer, header included. `None` if there is none in
+    /// time.
     pub(crate) async fn forward(self: Arc<Self>, request_data: Bytes, client_host_address: Bytes) -> Option<Bytes> {
         let deadline = Instant::now() + FORWARD_TIMEOUT;
         let envelope = EnvelopeRequest { request_data, request_principal: None, client_host_address };

@@ -122,8 +122,8 @@ async fn ask(address: &str, request: &BrokerRegistrationRequest) -> Result<Broke
 fn refusal(code: i16) -> Option<&'static str> {
     match code {
         code if code == ErrorCode::DuplicateBrokerRegistration.code() => Some(
-            "its node.id belongs to another node, or to this one with another data directory; leave node.id out, and take \
-                 a node that is gone out of the cluster with `ottla cluster decommission`",
+            "its node.id belongs to another node, or to this one with another data directory; leave node.id out, and \
+             take a node that is gone out of the cluster with `ottla cluster decommission`",
         ),
         code if code == ErrorCode::InconsistentClusterId.code() => Some("the directory is of another cluster"),
         code if code == ErrorCode::InvalidRequest.code() => {

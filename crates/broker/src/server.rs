@@ -193,8 +193,8 @@ impl Bound {
 }
 
 impl Broker {
-    /// A broker over `node` that serves nobody yet. `transport` is the one that the node was opened with. Must be called
-    /// within a tokio runtime.
+    /// A broker over `node` that serves nobody yet. `transport` is the one that the node was opened with. Must be
+    /// called within a tokio runtime.
     pub fn new(node: Arc<Node>, options: Options, transport: &LogTransport) -> Arc<Broker> {
         let peers = Peers::new(Arc::clone(&node), options.broker_listener.clone());
         transport.connect(Handle::current(), Arc::clone(&peers));

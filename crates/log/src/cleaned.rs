@@ -87,8 +87,8 @@ impl CleanMark {
 }
 
 impl Shared {
-    /// Changes what the file says; the directory is the caller's to sync. Compaction and the sync of a copy both do, each
-    /// its own part and one at a time.
+    /// Changes what the file says; the directory is the caller's to sync. Compaction and the sync of a copy both do,
+    /// each its own part and one at a time.
     pub(crate) fn change_cleaned(&self, change: impl FnOnce(CleanMark) -> CleanMark) -> io::Result<()> {
         let mut mark = self.cleaned.lock();
         let next = change(*mark);

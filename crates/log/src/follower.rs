@@ -8,9 +8,10 @@
 //! below which offset holes may be; compaction raises that mark before a segment with holes takes its place, and a copy
 //! raises it in the sync that makes the batches behind a hole durable, after their bytes and before anything counts on
 //! them. So there are two cases. The sync completed: then the mark covers every hole below the durable end, and a gap
-//! above the mark is damage. It did not: then nothing counts on those batches yet, a gap above the mark ends the walk as
-//! any torn write does, and the follower fetches them again. What is given up is what compaction gives up too: below the
-//! mark a lost run of whole batches looks like a hole. Rot, a torn batch and a missing end are seen there as anywhere.
+//! above the mark is damage. It did not: then nothing counts on those batches yet, a gap above the mark ends the walk
+//! as any torn write does, and the follower fetches them again. What is given up is what compaction gives up too: below
+//! the mark a lost run of whole batches looks like a hole. Rot, a torn batch and a missing end are seen there as
+//! anywhere.
 //!
 //! # Cuts
 //!

@@ -377,8 +377,8 @@ impl Log {
         file.write_vectored_at(&slices, run.at)
     }
 
-    /// A power cut that took the first segment's name and left the second's would leave a log that seems to start there;
-    /// of any later one the gap tells. Waits for the disk if a log rolls before its first sync.
+    /// A power cut that took the first segment's name and left the second's would leave a log that seems to start
+    /// there; of any later one the gap tells. Waits for the disk if a log rolls before its first sync.
     fn name_first(&mut self) -> io::Result<()> {
         if !self.named {
             self.shared.files.disk.sync_dir(&self.shared.files.dir)?;

@@ -111,8 +111,8 @@ fn raw(log: &Log) -> Vec<(Offset, Bytes)> {
     found.map(|(header, bytes)| (header.base_offset, bytes)).collect()
 }
 
-/// Begins anew at 500 and appends 20 batches with a sync in between and at the end, until the disk dies. Whether it did,
-/// and what was to be there.
+/// Begins anew at 500 and appends 20 batches with a sync in between and at the end, until the disk dies. Whether it
+/// did, and what was to be there.
 fn begin_anew(log: &mut Log) -> (bool, Vec<(Offset, Bytes)>) {
     let mut new = Vec::new();
     if log.reset_to(Offset(500)).is_err() {

@@ -277,8 +277,8 @@ impl Caretaker {
     }
 }
 
-/// Who should vote: those who do, as long as they belong to the cluster and are to stay, and as many live ones more as make
-/// the largest odd number of them, up to five.
+/// Who should vote: those who do, as long as they belong to the cluster and are to stay, and as many live ones more as
+/// make the largest odd number of them, up to five.
 fn wanted_voters(own: BrokerId, status: &Status, image: &Image) -> BTreeSet<BrokerId> {
     let stays = |id: &BrokerId| image.broker(*id).is_some_and(|broker| !broker.draining);
     let mut voters: BTreeSet<BrokerId> = status.voters.iter().copied().filter(stays).collect();

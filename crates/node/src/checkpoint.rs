@@ -2,8 +2,9 @@
 //!
 //! Two files in the data directory (`docs/formats/checkpoint.md`): `checkpoint`, rewritten every few seconds, with the
 //! recovery point, durable end, high watermark and log start of every partition and of the metadata log; and
-//! `clean-shutdown`, the proof that every log ended synced, which names the broker epoch it belongs to and is gone before anything is
-//! appended (rule L6). A checkpoint only ever lags behind the truth, so an old one costs time and nothing else.
+//! `clean-shutdown`, the proof that every log ended synced, which names the broker epoch it belongs to and is gone
+//! before anything is appended (rule L6). A checkpoint only ever lags behind the truth, so an old one costs time and
+//! nothing else.
 
 use std::{collections::HashMap, io, path::Path};
 
@@ -83,6 +84,7 @@ pub(crate) fn store(
     let mut body = Vec::new();
     let mut recovery_points = Vec::new();
     encode(METADATA, &Known { log: metadata.clone(), high_watermark: metadata.high_watermark }, &mut body);
+    let owed: Vec<_> = topics.partitions().filter(|partition| partition.owes_checkpoint()).collect();
     for partition in topics.partitions() {
         if let Some(known) = partition.known() {
             encode((partition.topic(), partition.index()), &known, &mut body);
@@ -92,15 +94,15 @@ pub(crate) fn store(
     // Two states of one checksum leave the older one behind, which only lags.
     let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &body) as u32;
     if *last == Some(checksum) {
-        recovery_points.iter().for_each(|(partition, _)| partition.checkpoint_stored());
+        owed.iter().for_each(|partition| partition.checkpoint_stored());
         return Ok(());
     }
     files::write_framed(disk, &dir.join(FILE), MAGIC, VERSION, &body)?;
     *last = Some(checksum);
     for (partition, segment) in recovery_points {
         partition.cleaning().set_stored(segment);
-        partition.checkpoint_stored();
     }
+    owed.iter().for_each(|partition| partition.checkpoint_stored());
     Ok(())
 }
 

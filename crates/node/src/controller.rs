@@ -381,8 +381,8 @@ impl Controller {
         Topic { id: topic, name: Arc::clone(&name), partition_count: described.partitions.len(), partitions }
     }
 
-    /// What the last run left is settled once the cluster knows this one: nothing is quarantined on the word of metadata
-    /// that may be old (rule L12).
+    /// What the last run left is settled once the cluster knows this one: nothing is quarantined on the word of
+    /// metadata that may be old (rule L12).
     fn settle_last_run(&self, last_run: &mut LastRun, topics: &Arc<Topics>) {
         last_run.checkpoints = Checkpoints::default();
         if let Err(error) = self.storage.quarantine_unknown(topics) {

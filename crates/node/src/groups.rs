@@ -299,8 +299,8 @@ impl Groups {
         self.replace_shards(topic)
     }
 
-    /// Takes the topic as it is now for the one to coordinate by; partitions that were led before, in the same epoch, keep
-    /// their coordinator.
+    /// Takes the topic as it is now for the one to coordinate by; partitions that were led before, in the same epoch,
+    /// keep their coordinator.
     fn replace_shards(self: &Arc<Self>, topic: Option<Arc<Topic>>) -> Arc<Shards> {
         let mut replaced = Vec::new();
         let mut written = Vec::new();

@@ -6,8 +6,10 @@
 //! runs on one thread, syncs on others.
 //!
 //! In reading order: `node.rs` puts it together; `partition.rs`, `waiters.rs` and `flusher.rs` are the hot path, with
-//! `partition/replication.rs` and `outbox.rs` where there are several brokers; `controller.rs`, `metadata_machine.rs` and
-//! `caretaker.rs` are the control path; `groups.rs` and `pending.rs` coordinate groups; `retention.rs`, `cleaner.rs` and
+//! `partition/replication.rs` and `outbox.rs` where there are several brokers; `controller.rs`, `metadata_machine.rs`
+//! and
+//! `caretaker.rs` are the control path; `groups.rs` and `pending.rs` coordinate groups; `retention.rs`, `cleaner.rs`
+//! and
 //! `housekeeping.rs` the regular work; `storage.rs`, `identity.rs`, `checkpoint.rs` and `files.rs` what is on the disk
 //! besides the logs.
 

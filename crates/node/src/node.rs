@@ -480,8 +480,8 @@ impl Node {
         self.storage.isr_changes()
     }
 
-    /// Partitions whose copy here is damaged below what was durable, which the controller has to know (rule L5). Each is
-    /// owed a [`Partition::damage_reported`].
+    /// Partitions whose copy here is damaged below what was durable, which the controller has to know (rule L5). Each
+    /// is owed a [`Partition::damage_reported`].
     pub fn damaged(&self) -> &Outbox<(TopicId, PartitionIndex)> {
         self.storage.damaged()
     }
@@ -568,8 +568,8 @@ impl Node {
     }
 }
 
-/// Registers the broker with its own controller: nobody else could, and nobody else has to be asked whether the last run
-/// has ended, as the directory is locked.
+/// Registers the broker with its own controller: nobody else could, and nobody else has to be asked whether the last
+/// run has ended, as the directory is locked.
 fn register_alone(controller: &Controller, registration: BrokerRegistration) -> Result<(), SubmitError> {
     let register = || controller.submit_all([Command::Bootstrap, Command::RegisterBroker(registration.clone())]);
     let replies = match register() {
@@ -611,8 +611,8 @@ fn halt(why: &str) {
     std::process::abort();
 }
 
-/// The identity of `dir`: the one it has, or the one it gets at its first start. That of a new cluster is written before
-/// anything of the cluster is, and is without the cluster's id until that is agreed on.
+/// The identity of `dir`: the one it has, or the one it gets at its first start. That of a new cluster is written
+/// before anything of the cluster is, and is without the cluster's id until that is agreed on.
 fn own_identity(
     disk: &dyn Disk,
     dir: &Path,

@@ -4,8 +4,8 @@
 //! task, timer or open file. Readers never take the lock: they use the log's read half and the published high
 //! watermark. A panic under the lock takes this partition offline and nothing else.
 //!
-//! What is not here: leading and following among several brokers (`partition/replication.rs`). Next: `ottla_replica` for
-//! what an append means, `flusher.rs` for who syncs, `waiters.rs` for who is woken.
+//! What is not here: leading and following among several brokers (`partition/replication.rs`). Next: `ottla_replica`
+//! for what an append means, `flusher.rs` for who syncs, `waiters.rs` for who is woken.
 
 mod replication;
 
@@ -402,7 +402,8 @@ impl Partition {
         self.append_in(None, batches, awaited, now, outcomes, wakes)
     }
 
-    /// The same, only while this broker leads in `epoch`: what was decided in an earlier one rests on less than is there.
+    /// The same, only while this broker leads in `epoch`: what was decided in an earlier one rests on less than is
+    /// there.
     pub(crate) fn append_in(
         self: &Arc<Self>,
         epoch: Option<LeaderEpoch>,

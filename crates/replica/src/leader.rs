@@ -1,7 +1,7 @@
 //! What a leader knows of its followers: how far each has come under this leadership, and whether it keeps up.
 //!
-//! Nothing here is remembered from an earlier leadership (B9): a follower counts from its first Fetch on. Not here: what
-//! the ISR becomes because of it (`isr.rs`) and the high watermark itself (`replica.rs`).
+//! Nothing here is remembered from an earlier leadership (B9): a follower counts from its first Fetch on. Not here:
+//! what the ISR becomes because of it (`isr.rs`) and the high watermark itself (`replica.rs`).
 
 use ottla_types::{BrokerEpoch, BrokerId, Offset, Tick};
 

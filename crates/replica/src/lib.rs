@@ -8,7 +8,8 @@
 //!
 //! Not here: sockets, topics, other partitions, who may be elected (`ottla-metadata`), when to sync (`ottla-node`).
 //!
-//! Reading order: `assignment`, `replica`, `append`, `leader`, `isr`, `follower`. Next: `ottla_log` for the bytes below,
+//! Reading order: `assignment`, `replica`, `append`, `leader`, `isr`, `follower`. Next: `ottla_log` for the bytes
+//! below,
 //! `partition.rs` of `ottla_node` for the lock above.
 #![forbid(unsafe_code)]
 

@@ -180,8 +180,8 @@ impl Replica {
     }
 
     /// Takes what the controller committed, if it is newer than what is known (I3). Becoming leader records the epoch
-    /// and where it begins before anything is served in it (E1). Any higher epoch begins anew, even with the same leader
-    /// (E6, B3).
+    /// and where it begins before anything is served in it (E1). Any higher epoch begins anew, even with the same
+    /// leader (E6, B3).
     ///
     /// # Errors
     /// The log is out of service; the replica has no role then.
@@ -309,9 +309,9 @@ impl Replica {
         }
     }
 
-    /// Where the log of whoever fetches from `from` on, after a batch of `last_epoch`, leaves this one (E3): the largest
-    /// epoch here that is not above, and its end. It gets that and no records, and its place is not recorded. `None`
-    /// where all it has is here too, as far as its last epoch tells.
+    /// Where the log of whoever fetches from `from` on, after a batch of `last_epoch`, leaves this one (E3): the
+    /// largest epoch here that is not above, and its end. It gets that and no records, and its place is not recorded.
+    /// `None` where all it has is here too, as far as its last epoch tells.
     pub fn divergence(&self, from: Offset, last_epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let end = self.log.end().offset;
         if last_epoch == LeaderEpoch::NONE {

@@ -1,10 +1,10 @@
-//! Random lives of a partition: appends, fetches, syncs, power cuts, elections and ISR changes in any order, with answers
-//! and metadata that come late. Whatever any replica ever called committed stays, byte for byte, on every replica that
-//! may lead; no high watermark goes back while its broker runs; and in the end all hold the same (rules E9, I5, I7, A5,
-//! the bug classes B1 to B9, B12, B13).
+//! Random lives of a partition: appends, fetches, syncs, power cuts, elections and ISR changes in any order, with
+//! answers and metadata that come late. Whatever any replica ever called committed stays, byte for byte, on every
+//! replica that may lead; no high watermark goes back while its broker runs; and in the end all hold the same (rules
+//! E9, I5, I7, A5, the bug classes B1 to B9, B12, B13).
 //!
-//! The controller is the test: it commits an ISR change only under the rules of AlterPartition, elects from the ISR, and
-//! takes a broker that lost its power out of it where the power took what the topic counts on (A2).
+//! The controller is the test: it commits an ISR change only under the rules of AlterPartition, elects from the ISR,
+//! and takes a broker that lost its power out of it where the power took what the topic counts on (A2).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -420,8 +420,8 @@ fn a_life_lived_twice_is_the_same() {
 
 #[test]
 fn lives_in_which_something_was_lost_once() {
-    // Epochs of a stale file believed over the batches; an index from before a power cut kept by a cut; a log that began
-    // a little before, without a durable start.
+    // Epochs of a stale file believed over the batches; an index from before a power cut kept by a cut; a log that
+    // began a little before, without a durable start.
     live(72_626_238_715_482_700, Durability::Fsync);
     live(11_370_470_258_808_246_935, Durability::Fsync);
     live(10_775_384_256_001_509_313, Durability::Replicated);

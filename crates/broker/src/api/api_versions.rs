@@ -74,9 +74,10 @@ fn response(image: &Image, version: i16, is_ottla: bool) -> ApiVersionsResponse 
     }
 }
 
-/// What the table serves, by ascending key. What brokers say to each other, and what only Ottla's own command line says,
-/// is told to Ottla's own software alone: tools list what they hear of. Produce is shown from version 0 although its versions 0 to 2 are closed
-/// doors: librdkafka looks whether its old versions are in the range before it compresses (KAFKA-18659).
+/// What the table serves, by ascending key. What brokers say to each other, and what only Ottla's own command line
+/// says, is told to Ottla's own software alone: tools list what they hear of. Produce is shown from version 0 although
+/// its versions 0 to 2 are closed doors: librdkafka looks whether its old versions are in the range before it
+/// compresses (KAFKA-18659).
 fn advertised(to_ottla: bool) -> impl Iterator<Item = ApiVersion> {
     let is_told = move |row: &&Row| to_ottla || (row.key.is_kafkas() && row.operation != Operation::ClusterAction);
     TABLE.iter().filter(is_told).map(|row| {

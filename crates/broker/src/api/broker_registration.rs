@@ -1,5 +1,5 @@
-//! BrokerRegistration (key 62): a run of a broker begins (KIP-631). The controller gives it an epoch, and a number to one
-//! that has none; it stays fenced until its heartbeats show that it has applied its own registration.
+//! BrokerRegistration (key 62): a run of a broker begins (KIP-631). The controller gives it an epoch, and a number to
+//! one that has none; it stays fenced until its heartbeats show that it has applied its own registration.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ pub(crate) fn serve(node: &Node, request: BrokerRegistrationRequest) -> BrokerRe
     };
     // Whoever joins knows no cluster yet.
     if !request.cluster_id.is_empty() && *request.cluster_id != *node.cluster_id() {
-        tracing::warn!(broker = request.broker_id, cluster = %request.cluster_id, "a broker of another cluster is refused");
+        let (broker, cluster) = (request.broker_id, &request.cluster_id);
+        tracing::warn!(broker, %cluster, "a broker of another cluster is refused");
         return refused(ErrorCode::InconsistentClusterId);
     }
     // A number stays with its directory: a voter of the metadata log whose disk was replaced would vote again without

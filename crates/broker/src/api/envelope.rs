@@ -1,7 +1,7 @@
 //! Envelope (key 58): a client's request that another broker passes on to the controller (KIP-590).
 //!
-//! Answered here or not at all: what is passed on is never passed on again, so that two brokers that take each other for
-//! the controller don't keep a request going between them.
+//! Answered here or not at all: what is passed on is never passed on again, so that two brokers that take each other
+//! for the controller don't keep a request going between them.
 
 use bytes::{Bytes, BytesMut};
 use ottla_protocol::{

@@ -5,7 +5,8 @@
 //! ranges of segment files (`outbox.rs` sends them). KIP-74 (byte limits), KIP-227 (sessions), KIP-320 (epochs),
 //! KIP-392 (followers serve consumers too), KIP-516 (topic ids, version 13).
 //!
-//! Followers fetch the same way, up to the end of the log, and by asking say how far they are (KIP-903 for their epochs).
+//! Followers fetch the same way, up to the end of the log, and by asking say how far they are (KIP-903 for their
+//! epochs).
 //!
 //! Next: `fetch_sessions.rs`, `ottla_node::Partition::read`.
 

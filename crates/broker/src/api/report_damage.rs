@@ -1,5 +1,5 @@
-//! ReportDamage (key 20004, Ottla's own): a broker's copies of some partitions can't be trusted any more (rule L5): they
-//! leave ISR and ELR.
+//! ReportDamage (key 20004, Ottla's own): a broker's copies of some partitions can't be trusted any more (rule L5):
+//! they leave ISR and ELR.
 
 use ottla_metadata::Command;
 use ottla_node::Node;

@@ -3,6 +3,8 @@
 //! Reads the files as they are, also while a broker writes them; it changes nothing and trusts nothing. The formats are
 //! in `docs/formats/`. Kafka's own `.log` files are the same bytes and can be read as well.
 
+mod metadata;
+
 use std::{
     fs::{self, File},
     io,
@@ -27,13 +29,12 @@ Examples:
   ottla dump --json 00000000000000000000.index
 
 A file is recognised by its name or its first bytes: segments (.log), indexes, producer snapshots, epochs, checkpoints,
-the proof of a clean shutdown, metadata snapshots, the identity.";
+the proof of a clean shutdown, what a voter voted, metadata snapshots, the identity.";
 
 /// What the records of one batch may have when decompressed, in bytes.
 const DECOMPRESSED_MAX: usize = 1 << 30;
 /// More than any file but a segment has.
 const SMALL_FILE_MAX: u64 = 1 << 30;
-const VERSION: u16 = 1;
 
 #[derive(Args)]
 pub(crate) struct DumpArgs {
@@ -63,21 +64,29 @@ pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
         let kind = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if kind.is_file() {
             Dump { args, path }.file()?;
-            continue;
+        } else {
+            directory(args, path)?;
         }
-        let entries = fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
-        let mut inside: Vec<PathBuf> = entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()
-            .map_err(|error| unreadable(path, &error))?;
-        inside.sort();
-        for path in &inside {
-            let dump = Dump { args, path };
-            if path.is_dir() {
-                dump.say("directory", &json!({}), "directory")?;
-            } else {
-                dump.file()?;
-            }
+    }
+    Ok(())
+}
+
+/// The files of a directory, and of the metadata log one below.
+fn directory(args: &DumpArgs, path: &Path) -> Result<(), Failure> {
+    let entries = fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
+    let mut inside: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(|error| unreadable(path, &error))?;
+    inside.sort();
+    for inside in &inside {
+        let dump = Dump { args, path: inside };
+        if !inside.is_dir() {
+            dump.file()?;
+        } else if path.ends_with("metadata") {
+            directory(args, inside)?;
+        } else {
+            dump.say("directory", &json!({}), "directory")?;
         }
     }
     Ok(())
@@ -110,11 +119,12 @@ impl Dump<'_> {
             ("identity", _) => self.identity(&bytes),
             ("lock", None) => self.say("lock", &json!({}), "what keeps a second broker out"),
             (_, Some(b"OTIX")) => self.index(&bytes),
-            (_, Some(b"OTPS")) => self.checked(&bytes, "producer snapshot", Dump::producers),
-            (_, Some(b"OTEH")) => self.checked(&bytes, "epochs", Dump::epochs),
-            (_, Some(b"OCKP")) => self.checked(&bytes, "checkpoint", Dump::checkpoint),
-            (_, Some(b"OCLN")) => self.checked(&bytes, "clean shutdown", Dump::clean_shutdown),
-            (_, Some(b"OMSN")) => self.checked(&bytes, "metadata snapshot", Dump::metadata_snapshot),
+            (_, Some(b"OTPS")) => self.checked(&bytes, ("producer snapshot", 1), Dump::producers),
+            (_, Some(b"OTEH")) => self.checked(&bytes, ("epochs", 1), Dump::epochs),
+            (_, Some(b"OCKP")) => self.checked(&bytes, ("checkpoint", 2), Dump::checkpoint),
+            (_, Some(b"OCLN")) => self.checked(&bytes, ("clean shutdown", 1), Dump::clean_shutdown),
+            (_, Some(b"OMSN")) => self.checked(&bytes, ("metadata snapshot", 2), Dump::metadata_snapshot),
+            (_, Some(b"OQST")) => self.checked(&bytes, ("quorum state", 1), Dump::quorum_state),
             _ => {
                 self.say("unknown", &json!({ "size": bytes.len() }), &format!("{} bytes of nothing known", bytes.len()))
             }
@@ -138,15 +148,15 @@ impl Dump<'_> {
     fn checked(
         &self,
         bytes: &[u8],
-        kind: &str,
+        (kind, version): (&str, u16),
         show: impl FnOnce(&Self, Fields<'_>) -> Result<Option<()>, Failure>,
     ) -> Result<(), Failure> {
-        let version = bytes.get(4..6).map_or(0, |version| u16::from_be_bytes([version[0], version[1]]));
-        if version != VERSION {
-            return self.damaged(&format!("a {kind} of version {version}, this program knows version {VERSION}"));
+        let found = bytes.get(4..6).map_or(0, |version| u16::from_be_bytes([version[0], version[1]]));
+        if found != version {
+            return self.damaged(&format!("a {kind} of version {found}, this program knows version {version}"));
         }
         let magic = bytes.first_chunk::<4>().copied().unwrap_or_default();
-        match checked_file::decode(magic, VERSION, bytes) {
+        match checked_file::decode(magic, version, bytes) {
             None => self.damaged(&format!("a {kind} whose checksum does not match")),
             Some(body) => match show(self, Fields(body))? {
                 Some(()) => Ok(()),
@@ -258,12 +268,12 @@ impl Dump<'_> {
         while !body.0.is_empty() {
             let Some(topic) = body.take::<16>().map(TopicId::from_bytes) else { return Ok(None) };
             let Some(partition) = body.i32() else { return Ok(None) };
-            let mut numbers = [0; 7];
+            let mut numbers = [0; 8];
             for number in &mut numbers {
                 let Some(read) = body.i64() else { return Ok(None) };
                 *number = read;
             }
-            let [recovery, segment, position, high_watermark, log_start, producers, largest] = numbers;
+            let [recovery, segment, position, durable, log_start, producers, largest, high_watermark] = numbers;
             let place = if topic.is_zero() { "the metadata log".to_owned() } else { format!("{topic}-{partition}") };
             self.say(
                 "checkpoint",
@@ -273,14 +283,15 @@ impl Dump<'_> {
                     "recovery_point": recovery,
                     "segment": segment,
                     "position": position,
+                    "durable_end": durable,
                     "high_watermark": high_watermark,
                     "log_start": log_start,
                     "producer_snapshot": (producers >= 0).then_some(producers),
                     "largest_timestamp": largest,
                 }),
                 &format!(
-                    "{place}: durable to offset {recovery} (segment {segment}, position {position}), high watermark \
-                     {high_watermark}, log start {log_start}"
+                    "{place}: durable to offset {durable}, recovery from {recovery} (segment {segment}, position \
+                     {position}), high watermark {high_watermark}, log start {log_start}"
                 ),
             )?;
         }
@@ -292,27 +303,6 @@ impl Dump<'_> {
         let text = format!("shut down cleanly in broker epoch {epoch}");
         self.say("clean shutdown", &json!({ "broker_epoch": epoch }), &text)?;
         Ok(Some(()))
-    }
-
-    fn metadata_snapshot(&self, mut body: Fields<'_>) -> Result<Option<()>, Failure> {
-        while !body.0.is_empty() {
-            let Some(len) = body.u32() else { return Ok(None) };
-            let Some((record, rest)) = body.0.split_at_checked(len as usize) else { return Ok(None) };
-            body.0 = rest;
-            self.metadata_record(None, record)?;
-        }
-        Ok(Some(()))
-    }
-
-    fn metadata_record(&self, offset: Option<i64>, bytes: &[u8]) -> Result<(), Failure> {
-        match ottla_metadata::Record::decode(bytes) {
-            Ok(record) => {
-                let place = offset.map_or(String::new(), |offset| format!("{offset} "));
-                let json = json!({ "offset": offset, "record": format!("{record:?}") });
-                self.say("metadata record", &json, &format!("{place}{record:?}"))
-            }
-            Err(error) => self.damaged(&format!("a metadata record: {error}")),
-        }
     }
 
     fn segment(&self) -> Result<(), Failure> {
@@ -403,7 +393,7 @@ impl Dump<'_> {
                 output::time(header.max_timestamp.0),
             ),
         )?;
-        let in_metadata = || self.path.parent().and_then(Path::file_name).is_some_and(|name| name == "metadata");
+        let in_metadata = || self.path.ancestors().skip(1).take(2).any(|parent| parent.ends_with("metadata"));
         let metadata = self.args.metadata || in_metadata();
         if !self.args.records && !metadata {
             return Ok(());
@@ -416,7 +406,7 @@ impl Dump<'_> {
         for record in found {
             match record {
                 Ok(record) if metadata => {
-                    self.metadata_record(Some(record.offset.0), record.value.as_deref().unwrap_or_default())?;
+                    self.entry(record.offset.0, record.value.as_deref().unwrap_or_default())?;
                 }
                 Ok(record) => {
                     let json = record_json(&record);

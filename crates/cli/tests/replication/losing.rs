@@ -1,7 +1,7 @@
 //! Nodes that are killed, stopped and started again while the others go on.
 
 use crate::{
-    broker::failure,
+    broker::{failure, ottla},
     cluster::{Cluster, lines},
 };
 
@@ -78,6 +78,25 @@ fn s1_each_node_restarts_in_turn_and_no_write_is_lost() {
         }
         cluster.wait_in_sync("t", 3);
     }
+    assert_eq!(cluster.consume(cluster.some(), "t"), written);
+}
+
+#[test]
+fn m2_a_node_whose_disk_was_replaced_is_not_taken_for_the_voter_it_was() {
+    let mut cluster = with_topic();
+    let written = lines("a", 50);
+    cluster.produce(cluster.some(), "t", &written);
+    cluster.kill(1);
+    let seed = cluster.node(2).address.clone();
+    cluster.wait_until("the others go on", |cluster| !cluster.live().contains(&1));
+    let empty = tempfile::tempdir().unwrap();
+    let as_before = |more: &[&str]| {
+        let command = ["serve", "--listen", "127.0.0.1:0", "--join", &seed, "--data"];
+        ottla().args(command).arg(empty.path()).args(more).output().unwrap()
+    };
+    let (code, said) = failure(&as_before(&["-o", "node.id=1"]));
+    assert!(code == Some(1) && said.contains("leave node.id out"), "{code:?} {said}");
+    assert_eq!(cluster.join(), 4, "as another node it is welcome");
     assert_eq!(cluster.consume(cluster.some(), "t"), written);
 }
 

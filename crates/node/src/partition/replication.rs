@@ -170,8 +170,8 @@ impl Partition {
         }
     }
 
-    /// The controller knows that this copy is damaged. It is copied anew as soon as another broker leads, and kept as it is
-    /// where this is the only one: an operator decides then.
+    /// The controller knows that this copy is damaged. It is copied anew as soon as another broker leads, and kept as
+    /// it is where this is the only one: an operator decides then.
     pub fn damage_reported(&self) {
         let mut state = self.state.lock();
         self.damage.store(DAMAGE_REPORTED, Ordering::Release);
@@ -188,6 +188,9 @@ impl Partition {
             tracing::warn!(%topic, %partition, "the damaged copy is set aside, and made anew from the leader's");
             self.storage.set_damaged_aside(&self.dir());
             *state = State::Closed(None);
+            // What is stored speaks of the copy that is gone: a start would take the new one for damaged.
+            self.checkpoint_owed.store(true, Ordering::Release);
+            self.storage.checkpoint_wanted();
             self.damage.store(0, Ordering::Release);
             self.gone.store(false, Ordering::Release);
         }
@@ -238,6 +241,11 @@ impl Partition {
         self.with(|replica| replica.fetch_position())
     }
 
+    /// Whether what is stored about the partition has to be replaced before it may follow.
+    pub(crate) fn owes_checkpoint(&self) -> bool {
+        self.checkpoint_owed.load(Ordering::Acquire)
+    }
+
     /// The checkpoint is stored as it is now.
     pub(crate) fn checkpoint_stored(&self) {
         self.checkpoint_owed.store(false, Ordering::Release);
@@ -279,7 +287,7 @@ impl Partition {
             FetchOutcome::HighWatermarkLost { from, to } => {
                 tracing::error!(
                     %topic, %partition, %from, %to,
-                    "the leader lacks what was committed: it was elected although it was not in sync, and records are lost"
+                    "records are lost: the leader was elected although it lacks some that were committed"
                 );
                 self.checkpoint_owed.store(true, Ordering::Release);
                 self.storage.checkpoint_wanted();

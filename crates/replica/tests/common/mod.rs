@@ -1,5 +1,5 @@
-//! What the tests of the replica share: three brokers with a copy each on simulated disks, a controller that is the test
-//! itself, and a relay that carries a follower's Fetch to its leader and the answer back.
+//! What the tests of the replica share: three brokers with a copy each on simulated disks, a controller that is the
+//! test itself, and a relay that carries a follower's Fetch to its leader and the answer back.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "each test file uses its own part")]
