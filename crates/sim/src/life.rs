@@ -507,7 +507,10 @@ impl World {
     }
 
     pub(crate) fn count_lossy_copy(&mut self, at: usize, place: Place) {
-        self.truths.entry(place).or_default().lossy.insert(at);
+        // A topic that is gone has no truth any more.
+        if let Some(truth) = self.truths.get_mut(&place) {
+            truth.lossy.insert(at);
+        }
         self.maybe_excuse(place);
     }
 
