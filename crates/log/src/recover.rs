@@ -351,8 +351,10 @@ impl Log {
     /// later ones is no better.
     fn believe_epoch(&mut self, header: &BatchHeader) {
         let (epoch, base, last) = (header.leader_epoch, header.base_offset, header.last_offset());
-        if self.shared.epochs.load().epoch_at(last) != Some(epoch) {
-            self.change_epochs(|epochs| epochs.assign(epoch, base));
+        let start = self.start();
+        // Of what lies below the start nothing is known any more, and nothing needs to be.
+        if last >= start && self.shared.epochs.load().epoch_at(last) != Some(epoch) {
+            self.change_epochs(|epochs| epochs.assign(epoch, base.max(start)));
         }
     }
 

@@ -272,14 +272,16 @@ impl Node {
         let ticks = Arc::clone(&storage);
         let consensus = Consensus::start(log, move || ticks.tick(), Box::new(machine), transport)?;
         let known = controller.image().cluster_id().map(|id| id.to_string());
-        let expected = known.as_ref() == Some(&identity.cluster_id) || (identity.joining && known.is_none());
+        // None is known where the last run was killed before it wrote down that its first entries were committed.
+        let expected = known.is_none_or(|known| known == identity.cluster_id);
         if !founding && !expected {
             return Err(OpenNodeError::WrongCluster);
         }
         // The proof names the registration it belongs to, so that an old one proves nothing (rule L6).
         let proof = checkpoint::take_clean_proof(&*disk, &dir).map_err(io_error)?;
         let registered = controller.image().broker(id).map(|broker| broker.epoch);
-        let clean = registered.is_none() || (proof.is_some() && proof == registered);
+        let first = registered.is_none() && (founding || identity.joining);
+        let clean = first || (proof.is_some() && proof == registered);
         disk.create_dir_all(&storage.topics_dir()).map_err(io_error)?;
         if founding {
             consensus.bootstrap();
@@ -311,6 +313,9 @@ impl Node {
             if !clean {
                 controller.topics().recover_all();
             }
+        }
+        if alone && !founding && controller.image().cluster_id().map(|id| &**id) != Some(&*identity.cluster_id) {
+            return Err(OpenNodeError::WrongCluster);
         }
         if founding {
             identity.cluster_id = controller.image().cluster_id().map(|id| id.to_string()).unwrap_or_default();

@@ -74,7 +74,7 @@ pub(super) fn register(
     let after = with(image, &registered);
     let mut records = vec![registered];
     let concerned = |partition: &Partition| in_sync_or_eligible(partition, id) || led_last(partition, id);
-    records.extend(Setting::new(&after, settings).sweep(concerned, |config, transition| {
+    records.extend(Setting::new(&after, settings).sweep(concerned, |_, config, transition| {
         // A2. What was synced survives an end that was not clean, and recovery tells if it did not (L5).
         let unproven = !clean && config.durability == Durability::Replicated && !cfg!(zoo = "B12");
         transition.unproven = unproven.then_some(id);
@@ -162,7 +162,7 @@ pub(super) fn unregister(image: &Image, settings: &Settings, id: BrokerId) -> De
     let after = with(image, &unregistered);
     let mut records = vec![unregistered];
     let concerned = |partition: &Partition| in_sync_or_eligible(partition, id) || led_last(partition, id);
-    records.extend(Setting::new(&after, settings).sweep(concerned, |_, transition| transition.lost = Some(id)));
+    records.extend(Setting::new(&after, settings).sweep(concerned, |_, _, transition| transition.lost = Some(id)));
     Ok((records, Reply::Done))
 }
 
@@ -196,7 +196,7 @@ fn change(
 ) -> (Image, Vec<Record>) {
     let after = with(image, &record);
     let mut records = vec![record];
-    records.extend(Setting::new(&after, settings).sweep(affected, |_, _| {}));
+    records.extend(Setting::new(&after, settings).sweep(affected, |_, _, _| {}));
     (after, records)
 }
 

@@ -77,7 +77,9 @@ pub(super) fn increment(
 }
 
 /// What some changes of configs mean for partitions: an ELR goes where the ISR suffices now, because from now on
-/// records are committed without its members; and where any replica may lead now, one does.
+/// records are committed without its members; and where any replica may lead now, one does. Where more must be in sync
+/// than before, the partition's epoch rises: a leader that goes by the old minimum could have its ISR shrunk, commit
+/// alone, and lose that to one whom the shrinking made eligible (rule A3).
 pub(super) fn follow_up(image: &Image, settings: &Settings, changes: &[Record]) -> Vec<Record> {
     let matters = |record: &Record| match record {
         Record::ConfigSet { key, .. } | Record::ConfigRemoved { key, .. } => {
@@ -90,8 +92,14 @@ pub(super) fn follow_up(image: &Image, settings: &Settings, changes: &[Record]) 
     }
     let mut after = image.clone();
     changes.iter().for_each(|change| after.apply(change));
-    let concerned = |partition: &Partition| !partition.elr.is_empty() || partition.leader.is_none();
-    Setting::new(&after, settings).sweep(concerned, |_, _| {})
+    let (before, after) = (Setting::new(image, settings), Setting::new(&after, settings));
+    after.sweep(
+        |_| true,
+        |topic, config, transition| {
+            let minimum = image.topic(topic).map(|topic| before.config(topic).min_insync_replicas);
+            transition.renewed = minimum.is_some_and(|minimum| transition.needed_of(minimum) < transition.needed());
+        },
+    )
 }
 
 /// Checks what would be set on a topic over `base`, and leaves out the names of older tools that are taken without

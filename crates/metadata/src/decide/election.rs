@@ -89,7 +89,7 @@ pub(super) fn balance(image: &Image, settings: &Settings, threshold_percent: u32
             preferring.contains_key(&id) && can_lead(image, partition, id) && !partition.is_reassigning()
         })
     };
-    let mut records = setting.sweep(uneven, |_, transition| transition.to_preferred = true);
+    let mut records = setting.sweep(uneven, |_, _, transition| transition.to_preferred = true);
     records.truncate(BALANCED_MAX);
     records
 }

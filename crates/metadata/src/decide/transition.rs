@@ -55,6 +55,7 @@ impl<'a> Setting<'a> {
             lost: None,
             to_preferred: false,
             may_lose_records: config.unclean_leader_election,
+            renewed: false,
         }
     }
 
@@ -63,7 +64,7 @@ impl<'a> Setting<'a> {
     pub(super) fn sweep(
         &self,
         affected: impl Fn(&Partition) -> bool,
-        change: impl Fn(&TopicConfig, &mut Transition<'_>),
+        change: impl Fn(TopicId, &TopicConfig, &mut Transition<'_>),
     ) -> Vec<Record> {
         let mut records = Vec::new();
         for topic in self.image.topics() {
@@ -74,7 +75,7 @@ impl<'a> Setting<'a> {
             let config = self.config(topic);
             records.extend(concerned.filter_map(|(index, partition)| {
                 let mut transition = self.transition(partition, &config);
-                change(&config, &mut transition);
+                change(topic.id, &config, &mut transition);
                 transition.record(topic.id, index)
             }));
         }
@@ -100,6 +101,8 @@ pub(super) struct Transition<'a> {
     pub(super) to_preferred: bool,
     /// Any live replica may be elected where nobody eligible is left.
     pub(super) may_lose_records: bool,
+    /// The epoch rises even if the state stays: who has not heard of what changed is to propose nothing.
+    pub(super) renewed: bool,
 }
 
 impl Transition<'_> {
@@ -127,7 +130,7 @@ impl Transition<'_> {
             removing: shared(self.removing, &before.removing),
             recovering: self.recovering,
         };
-        if after == *before {
+        if after == *before && !self.renewed {
             return None;
         }
         // A replica that was taken away must not be taken for one that still follows, so its going begins an epoch too.
@@ -171,7 +174,12 @@ impl Transition<'_> {
 
     /// How large the ISR must be for records to be committed.
     pub(super) fn needed(&self) -> usize {
-        min_isr(self.replicas.len().saturating_sub(self.adding.len()), self.min_insync_replicas)
+        self.needed_of(self.min_insync_replicas)
+    }
+
+    /// The same, were the minimum another.
+    pub(super) fn needed_of(&self, min_insync_replicas: u32) -> usize {
+        min_isr(self.replicas.len().saturating_sub(self.adding.len()), min_insync_replicas)
     }
 
     /// The ELR. Nothing is committed while the ISR is too small, so who was in it then has all there is to have.

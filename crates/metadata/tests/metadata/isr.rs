@@ -149,6 +149,25 @@ fn a3_one_that_is_elected_and_suffices_makes_the_others_ineligible() {
 }
 
 #[test]
+fn a3_a_leader_that_has_not_heard_of_a_higher_minimum_changes_no_isr() {
+    for resource in [on_topic("t"), ALL_BROKERS] {
+        let mut cluster = cluster_with("1");
+        if resource == ALL_BROKERS {
+            cluster.alter(ALL_BROKERS, &[("min.insync.replicas", set("1"))]).unwrap();
+            cluster.alter(on_topic("t"), &[("min.insync.replicas", Operation::Delete)]).unwrap();
+        }
+        let epoch = |cluster: &Cluster| cluster.partition("t", 0).partition_epoch;
+        let heard = epoch(&cluster);
+        cluster.alter(resource.clone(), &[("min.insync.replicas", set("2"))]).unwrap();
+        assert!(epoch(&cluster) > heard, "what is proposed from the state before is refused");
+        let heard = epoch(&cluster);
+        cluster.alter(resource.clone(), &[("min.insync.replicas", set("2"))]).unwrap();
+        cluster.alter(resource.clone(), &[("min.insync.replicas", set("1"))]).unwrap();
+        assert_eq!(epoch(&cluster), heard, "who goes by more than is needed does no harm");
+    }
+}
+
+#[test]
 fn a3_a_lower_minimum_ends_eligibility_where_the_isr_suffices_now() {
     for resource in [on_topic("t"), ALL_BROKERS] {
         let mut cluster = cluster_with("2");

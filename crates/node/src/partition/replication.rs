@@ -14,10 +14,10 @@ use std::{
     task::Waker,
 };
 
-use ottla_log::LogReader;
+use ottla_log::{AppendError, LogReader};
 use ottla_replica::{
-    Assignment, Durability, Effect, EpochRefusal, Event, FetchOutcome, FetchPosition, Fetched as FetchedData,
-    IsrRefusal, Replica, Role,
+    Assignment, Durability, Effect, EpochRefusal, Event, FetchError, FetchOutcome, FetchPosition,
+    Fetched as FetchedData, IsrRefusal, Replica, Role,
 };
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
@@ -269,7 +269,13 @@ impl Partition {
             let log = replica.log();
             (outcome, log.start() != start, wants_sync(log, &config))
         })?;
-        let outcome = outcome.map_err(|error| FollowError::Refused(error.to_string().into()))?;
+        let outcome = outcome.map_err(|error| {
+            // A log that an error of the disk took out of service stays so, whoever would be told to follow (rule L10).
+            if matches!(error, FetchError::Append(AppendError::Failed(_))) && self.damage.load(Ordering::Acquire) == 0 {
+                self.storage.fail(&error);
+            }
+            FollowError::Refused(error.to_string().into())
+        })?;
         let (topic, partition) = (&self.topic_name, self.index);
         let moved = match outcome {
             FetchOutcome::Taken => !fetched.records.is_empty(),
