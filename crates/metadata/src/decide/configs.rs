@@ -9,7 +9,7 @@ use ottla_types::BrokerId;
 
 use super::{distinct, transition::Setting};
 use crate::{
-    AlteredConfigs, ConfigAlteration, ConfigResource, Image, IncrementalAlteration, Partition, Record, Refusal, Rows,
+    AlteredConfigs, ConfigAlteration, ConfigResource, Image, IncrementalAlteration, Record, Refusal, Rows,
     config::{
         Change, ConfigError, Layers, Overrides, Scope, Settings, TopicConfig, check_group, check_groups, check_limits,
         check_together, is_swallowed,
@@ -95,7 +95,7 @@ pub(super) fn follow_up(image: &Image, settings: &Settings, changes: &[Record]) 
     let (before, after) = (Setting::new(image, settings), Setting::new(&after, settings));
     after.sweep(
         |_| true,
-        |topic, config, transition| {
+        |topic, _, transition| {
             let minimum = image.topic(topic).map(|topic| before.config(topic).min_insync_replicas);
             transition.renewed = minimum.is_some_and(|minimum| transition.needed_of(minimum) < transition.needed());
         },
