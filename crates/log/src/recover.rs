@@ -178,11 +178,11 @@ impl Log {
         };
         log.producers.observe(now);
         let mut recovered = log.recover(stored.map(|(epochs, _)| epochs), checkpoint, new)?;
-        if recovered.damaged.is_none() && log.end().offset < durable_start {
-            // It was to begin anew there, and nothing of that is left but the file that says so. Offsets below are
-            // used.
+        if recovered.damaged.is_none() && log.end().offset < start {
+            // It was to begin anew there, and nothing of that is left but the file that says so; or what was deleted
+            // had never been synced. Offsets below are used.
             recovered.truncated_bytes += log.size_in_bytes();
-            log.reset_to(durable_start).map_err(|error| match error {
+            log.reset_to(start).map_err(|error| match error {
                 TruncateError::Append(error) => OpenError::Append(error),
                 busy @ TruncateError::Busy => failed(io::Error::other(busy)),
             })?;

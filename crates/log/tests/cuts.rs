@@ -319,6 +319,25 @@ fn e8_a_start_that_finds_only_the_file_that_says_where_the_log_starts_begins_the
 }
 
 #[test]
+fn e8_what_was_deleted_and_never_synced_leaves_a_log_that_begins_where_it_was_to() {
+    for seed in 0..20 {
+        let sim = disk_with_data(seed);
+        let (mut log, _) = open(&sim, small(), None);
+        (0..5).for_each(|_| drop(append(&mut log, batch(1, 100))));
+        log.request_checkpoint();
+        sync(&mut log);
+        (5..12).for_each(|_| drop(append(&mut log, batch(1, 100))));
+        log.advance_start(Offset(12)).unwrap();
+        let checkpoint = log.checkpoint();
+        drop(log);
+        let (mut log, recovered) = open(&sim.crash(), small(), Some(checkpoint));
+        assert_eq!((recovered.damaged, log.start(), log.end().offset), (None, Offset(12), Offset(12)));
+        append(&mut log, batch(1, 100));
+        assert_eq!(contents(&log).len(), 1);
+    }
+}
+
+#[test]
 fn p3_a_checkpoint_from_just_after_a_cut_does_not_take_later_producers_for_its_own() {
     let sim = disk_with_data(8);
     let (mut log, _) = open(&sim, small(), None);
