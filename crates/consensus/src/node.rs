@@ -392,6 +392,15 @@ impl Core {
         self.published.status.store(Arc::clone(&self.status));
         if roles_changed {
             self.application.borrow_mut().status(&self.status);
+            self.set_ticking();
+        }
+    }
+
+    /// A leader without anybody else needs no clock: nobody waits for its heartbeats, and nobody else could be elected.
+    fn set_ticking(&self) {
+        let alone = self.status.leading && self.status.voters == [self.me.id] && self.status.observers.is_empty();
+        if let Some(raft) = self.raft.clone() {
+            self.spawn(async move { raft.runtime_config().tick(!alone) });
         }
     }
 

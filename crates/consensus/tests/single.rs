@@ -37,6 +37,15 @@ fn it_leads_after_one_poll_and_answers_after_one_more() {
 }
 
 #[test]
+fn alone_it_wants_no_poll_but_for_what_comes_in() {
+    let mut world = alone(6);
+    // What its clock had begun before it led ends with the next beat.
+    let second = Tick(world.now.0 + 1_000);
+    assert_eq!(world.core(0).poll(second), Some(Tick(u64::MAX)));
+    assert!(world.status(0).leading);
+}
+
+#[test]
 fn many_proposals_of_one_poll_take_one_sync() {
     let mut world = alone(2);
     let before = world.nodes[0].disk.stats().syncs;
