@@ -24,7 +24,7 @@ pub(crate) struct ClusterArgs {
     bootstrap: Vec<String>,
     /// Give up on a request and its retries after this long, such as 10s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Write JSON, one value a line
     #[arg(long)]
     pub(crate) json: bool,

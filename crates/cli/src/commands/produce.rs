@@ -118,6 +118,7 @@ pub(crate) fn run(args: ProduceArgs) -> Result<(), Failure> {
             acks,
             compression: args.compression,
             idempotent: acks == Acks::All,
+            delivery_timeout: args.cluster.timeout,
             ..ProducerConfig::default()
         };
         let producer = Producer::new(&client, config).await?;
