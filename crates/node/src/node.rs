@@ -272,8 +272,10 @@ impl Node {
         let ticks = Arc::clone(&storage);
         let consensus = Consensus::start(log, move || ticks.tick(), Box::new(machine), transport)?;
         let known = controller.image().cluster_id().map(|id| id.to_string());
-        // None is known where the last run was killed before it wrote down that its first entries were committed.
-        let expected = known.is_none_or(|known| known == identity.cluster_id);
+        // None is known where the last run was killed before it wrote down that its first entries were committed; but
+        // a log that names no voter is not that of the topics beside it.
+        let has_log = identity.joining || !consensus.status().voters.is_empty();
+        let expected = known.map_or(has_log, |known| known == identity.cluster_id);
         if !founding && !expected {
             return Err(OpenNodeError::WrongCluster);
         }

@@ -230,6 +230,22 @@ fn l7_a_directory_without_its_metadata_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn l12_a_directory_whose_metadata_holds_no_log_is_refused_and_its_topics_stay() {
+    let disk = SimDisk::new(10);
+    let node = open(&disk);
+    create(&node, "t", 1, &[]);
+    node.shut_down().unwrap();
+    let topics = disk.list(Path::new("/data/topics")).unwrap();
+    disk.remove_dir_all(Path::new("/data/metadata")).unwrap();
+    disk.remove(Path::new(CHECKPOINT)).unwrap();
+    disk.create_dir_all(Path::new("/data/metadata")).unwrap();
+    disk.create(Path::new("/data/metadata/notes")).unwrap();
+    let opened = try_open_on(Arc::new(disk.clone()), 1000, &[]);
+    assert!(matches!(opened, Err(OpenNodeError::WrongCluster)));
+    assert_eq!(disk.list(Path::new("/data/topics")).unwrap(), topics);
+}
+
+#[test]
 fn retention_budgets_do_not_limit_a_batch() {
     let disk = SimDisk::new(5);
     let node = open(&disk);
