@@ -323,10 +323,14 @@ fn e8_what_was_deleted_and_never_synced_leaves_a_log_that_begins_where_it_was_to
     for seed in 0..20 {
         let sim = disk_with_data(seed);
         let (mut log, _) = open(&sim, small(), None);
-        (0..5).for_each(|_| drop(append(&mut log, batch(1, 100))));
+        for _ in 0..5 {
+            append(&mut log, batch(1, 100));
+        }
         log.request_checkpoint();
         sync(&mut log);
-        (5..12).for_each(|_| drop(append(&mut log, batch(1, 100))));
+        for _ in 5..12 {
+            append(&mut log, batch(1, 100));
+        }
         log.advance_start(Offset(12)).unwrap();
         let checkpoint = log.checkpoint();
         drop(log);
