@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use ottla_node::{CommittedIsr, IsrChange};
+use ottla_node::IsrChange;
 use ottla_protocol::{
     ErrorCode,
     messages::{
@@ -14,7 +14,7 @@ use ottla_protocol::{
         alter_partition_request::{BrokerState, PartitionData, TopicData},
     },
 };
-use ottla_replica::IsrRefusal;
+use ottla_replica::{CommittedIsr, IsrRefusal};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, TopicId};
 use tokio::{sync::Notify, time::sleep};
 

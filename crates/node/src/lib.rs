@@ -43,8 +43,7 @@ pub use identity::{Identity, LoadIdentityError};
 pub use node::{DirectoryLock, Heartbeat, Joined, LockError, Node, NodeConfig, OpenNodeError, Transport};
 pub use outbox::{IsrChange, Outbox};
 pub use partition::{
-    CommittedIsr, Extent, Fetched, FollowError, Follower, FoundOffset, OffsetSpec, Partition, ReadRefusal, ReadRequest,
-    Unavailable,
+    Extent, Fetched, FollowError, Follower, FoundOffset, OffsetSpec, Partition, ReadRefusal, ReadRequest, Unavailable,
 };
 pub use pending::Pending;
 pub use storage::WallClock;

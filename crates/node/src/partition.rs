@@ -9,7 +9,7 @@
 
 mod replication;
 
-pub use replication::{CommittedIsr, FollowError, Follower};
+pub use replication::{FollowError, Follower};
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ottla_types::{BrokerId, LeaderEpoch, Tick};
 
+use crate::{CommittedIsr, NotEnoughReplicas};
+
 /// When a record counts as held by a replica (`ottla.durability`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -37,6 +39,8 @@ pub struct Assignment {
     pub partition_epoch: i32,
     /// The brokers that have a copy, or are to have one.
     pub replicas: Arc<[BrokerId]>,
+    /// Those of them that a reassignment adds (KIP-455).
+    pub adding: Arc<[BrokerId]>,
     /// The in-sync replicas.
     pub isr: Arc<[BrokerId]>,
     /// The leader was elected uncleanly and has not taken over yet (KIP-704): nobody may join the ISR (A4).
@@ -44,6 +48,26 @@ pub struct Assignment {
 }
 
 impl Assignment {
+    /// Whether an append with `acks=all` may go in: asked before it, so that nothing is written that can't be
+    /// acknowledged (I6). Replicas that are only being added are not asked for, or a topic with one copy could not get
+    /// a second while it is written to.
+    pub fn check_min_isr(&self, min_insync_replicas: usize) -> Result<(), NotEnoughReplicas> {
+        let in_sync = self.isr.len();
+        let there = self.replicas.len().saturating_sub(self.adding.len()).max(1);
+        let required = min_insync_replicas.min(there);
+        if in_sync >= required { Ok(()) } else { Err(NotEnoughReplicas { in_sync, required }) }
+    }
+
+    /// The partition once the controller has committed that of the same leadership. Its replicas stay, but those being
+    /// added may be all there now. The controller may have seen a reason not to call the reassignment complete; asking
+    /// for more in sync than it does is safe.
+    pub(crate) fn with(&self, committed: CommittedIsr) -> Assignment {
+        let CommittedIsr { leader, leader_epoch, partition_epoch, isr, recovering } = committed;
+        let added = self.adding.iter().all(|broker| isr.contains(broker));
+        let adding = if added { Arc::default() } else { self.adding.clone() };
+        Assignment { leader, leader_epoch, partition_epoch, replicas: self.replicas.clone(), adding, isr, recovering }
+    }
+
     /// Before anything is known; every other is newer.
     pub(crate) fn none() -> Assignment {
         Assignment {
@@ -51,6 +75,7 @@ impl Assignment {
             leader_epoch: LeaderEpoch::NONE,
             partition_epoch: -1,
             replicas: Arc::default(),
+            adding: Arc::default(),
             isr: Arc::default(),
             recovering: false,
         }

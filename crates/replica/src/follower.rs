@@ -158,7 +158,12 @@ impl Replica {
         if self.begin_anew(first)? == FetchOutcome::Busy {
             return Ok(FetchOutcome::Busy);
         }
-        self.log.append_as_follower(&fetched.records, now)?;
+        if let Err(error) = self.log.append_as_follower(&fetched.records, now) {
+            // Without its batch the log may as well begin where it did: neither its start nor what is committed has gone
+            // back (I7).
+            self.begin_anew(before)?;
+            return Err(error.into());
+        }
         // It stays inside the batch, of which nothing is to be read yet.
         self.set_high_watermark(LogPosition { offset: before, segment: first, position: 0 });
         self.learn(fetched)

@@ -4,6 +4,8 @@
 //! high watermark waits for the members of either: the maximal ISR (I2, B8). Not here: who is asked and when an answer
 //! counts (`replica.rs`).
 
+use std::sync::Arc;
+
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use crate::{
@@ -22,6 +24,21 @@ pub struct IsrProposal {
     /// itself, which the caller knows, and of members that have not fetched under this leadership.
     pub isr: Vec<(BrokerId, BrokerEpoch)>,
     /// False: whoever was elected uncleanly has taken over (KIP-704).
+    pub recovering: bool,
+}
+
+/// What the controller committed, as its answer to a proposal has it (KIP-497): all but the replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedIsr {
+    /// The leader.
+    pub leader: Option<BrokerId>,
+    /// Its epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Counts the changes of the partition.
+    pub partition_epoch: i32,
+    /// The replicas in sync.
+    pub isr: Arc<[BrokerId]>,
+    /// The leader was elected uncleanly and has not taken over yet (KIP-704).
     pub recovering: bool,
 }
 

@@ -23,6 +23,6 @@ mod replica;
 pub use append::Outcome;
 pub use assignment::{Assignment, Durability, Settings};
 pub use follower::{FetchError, FetchOutcome, FetchPosition, Fetched};
-pub use isr::{IsrProposal, IsrRefusal};
+pub use isr::{CommittedIsr, IsrProposal, IsrRefusal};
 pub use ottla_log::SequenceRefusal;
 pub use replica::{Effect, EpochRefusal, Event, NotEnoughReplicas, Replica, Role};

@@ -7,7 +7,7 @@ use ottla_log::{AppendError, Log, LogPosition, SyncError, SyncPlan, Synced};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, Tick};
 
 use crate::{
-    Assignment, Durability, IsrProposal, IsrRefusal, Settings,
+    Assignment, CommittedIsr, Durability, IsrProposal, IsrRefusal, Settings,
     isr::Facts,
     leader::{Leader, Progress},
 };
@@ -69,7 +69,7 @@ pub enum Event {
         eligible: bool,
     },
     /// The answer to an [`Effect::ProposeIsr`]. Each gets exactly one, if only that there was none.
-    IsrAnswered(Result<Assignment, IsrRefusal>),
+    IsrAnswered(Result<CommittedIsr, IsrRefusal>),
     /// Time has passed. To come several times within [`Settings::lag_max`].
     Tick,
 }
@@ -101,7 +101,7 @@ pub enum EpochRefusal {
 pub struct NotEnoughReplicas {
     /// Members of the ISR.
     pub in_sync: usize,
-    /// `min.insync.replicas`, or all replicas where they are fewer.
+    /// `min.insync.replicas`, or all replicas where they are fewer; those being added don't count.
     pub required: usize,
 }
 
@@ -128,7 +128,7 @@ impl Replica {
         let mut replica = Replica::new(log, me, end, Settings { durability, min_insync_replicas: 1, lag_max: Tick(0) });
         let (replicas, isr) = ([me].into(), [me].into());
         let assignment =
-            Assignment { leader: Some(me), leader_epoch, partition_epoch: 0, replicas, isr, recovering: false };
+            Assignment { leader: Some(me), leader_epoch, partition_epoch: 0, replicas, isr, ..Assignment::none() };
         replica.assign(Tick(0), &assignment, &mut Vec::new())?;
         Ok(replica)
     }
@@ -243,14 +243,18 @@ impl Replica {
         self.maybe_propose(false, effects);
     }
 
-    fn on_isr_answered(&mut self, now: Tick, answer: Result<Assignment, IsrRefusal>, effects: &mut Vec<Effect>) {
+    fn on_isr_answered(&mut self, now: Tick, answer: Result<CommittedIsr, IsrRefusal>, effects: &mut Vec<Effect>) {
         self.asked = false;
         let State::Leading(leader) = &mut self.state else { return };
         match answer {
-            // Of another leadership the metadata will speak.
-            Ok(committed) if !self.assignment.is_led_as(&committed) => return,
-            Ok(committed) if committed.partition_epoch <= self.assignment.partition_epoch => return,
             Ok(committed) => {
+                let committed = self.assignment.with(committed);
+                // Of another leadership the metadata will speak.
+                if !self.assignment.is_led_as(&committed)
+                    || committed.partition_epoch <= self.assignment.partition_epoch
+                {
+                    return;
+                }
                 leader.update(self.me, &self.assignment.isr, &committed, now);
                 self.assignment = committed;
                 self.tell_committed();
@@ -291,12 +295,10 @@ impl Replica {
         }
     }
 
-    /// Whether an append with `acks=all` may go in: asked before it, so that nothing is written that can't be
-    /// acknowledged (I6). An ISR that is only proposed does not count.
+    /// Whether an append with `acks=all` may go in ([`Assignment::check_min_isr`]). An ISR that is only proposed does
+    /// not count.
     pub fn check_min_isr(&self) -> Result<(), NotEnoughReplicas> {
-        let in_sync = self.assignment.isr.len();
-        let required = self.settings.min_insync_replicas.min(self.assignment.replicas.len());
-        if in_sync >= required { Ok(()) } else { Err(NotEnoughReplicas { in_sync, required }) }
+        self.assignment.check_min_isr(self.settings.min_insync_replicas)
     }
 
     /// Whether this leader's high watermark is the partition's: a new leader's may lag behind what was acknowledged

@@ -313,6 +313,31 @@ fn a_leader_whose_log_starts_inside_a_batch_is_followed_from_that_batch_on() {
 }
 
 #[test]
+fn i7_a_start_inside_a_batch_that_finds_no_room_moves_nothing() {
+    let mut cluster = cluster();
+    let value = "v".repeat(1000);
+    cluster.append(1, &["c", "d", &value, "f"]);
+    cluster.append(1, &["g"]);
+    cluster.sync(1);
+    leave_behind(&mut cluster);
+    cluster.catch_up(2);
+    cluster.replica(1).log_mut().advance_start(Offset(4)).unwrap();
+    assert_eq!(cluster.fetch(3), FetchOutcome::Reset(Offset(4)));
+    let sim = cluster.broker(3).sim.clone();
+    sim.set_capacity(Some(sim.used() + 500));
+    let position = cluster.replica(3).fetch_position().unwrap();
+    let answer = cluster.answer(&position, 3, true).unwrap();
+    assert!(matches!(cluster.replica(3).append_fetched(&answer, NOW), Err(FetchError::Append(_))));
+    let log = cluster.replica(3).log();
+    assert_eq!((log.start(), log.end().offset), (Offset(4), Offset(4)));
+    assert_eq!(cluster.high_watermark(3), 4);
+    sim.set_capacity(None);
+    cluster.catch_up(3);
+    let log = cluster.replica(3).log();
+    assert_eq!((log.start(), log.end().offset), (Offset(4), Offset(7)));
+}
+
+#[test]
 fn a_follower_moves_its_start_with_its_leader_and_not_past_what_it_knows_to_be_committed() {
     let mut cluster = cluster();
     let value = "v".repeat(300);

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use common::*;
 use ottla_log::SyncPlan;
-use ottla_replica::{Assignment, Durability, Event, FetchOutcome, Fetched, IsrProposal, IsrRefusal, Role};
+use ottla_replica::{CommittedIsr, Durability, Event, FetchOutcome, Fetched, IsrProposal, IsrRefusal, Role};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 use proptest::prelude::*;
 
@@ -59,7 +59,7 @@ struct World {
     answers: [Option<Fetched>; 3],
     proposals: Vec<(i32, BrokerEpoch, IsrProposal)>,
     /// Answers of the controller that are on their way.
-    decided: Vec<(i32, BrokerEpoch, Result<Assignment, IsrRefusal>)>,
+    decided: Vec<(i32, BrokerEpoch, Result<CommittedIsr, IsrRefusal>)>,
     trimmed: bool,
     written: u64,
     seen: Seen,
@@ -210,7 +210,7 @@ impl World {
             let isr: Vec<i32> = proposal.isr.iter().map(|(broker, _)| broker.0).collect();
             self.cluster.commit_isr(&isr);
             self.seen.isr_changes += 1;
-            Ok(self.cluster.committed.clone())
+            Ok(self.cluster.committed_isr())
         };
         // Some answers are lost: the metadata tells.
         let answer = if self.dice.roll(4) == 0 { Err(IsrRefusal::Unanswered) } else { answer };

@@ -188,6 +188,31 @@ fn i6_too_small_an_isr_is_refused_before_anything_is_written_and_reported_when_i
 }
 
 #[test]
+fn i6_copies_that_are_only_being_added_are_not_asked_for_until_they_are_all_in_sync() {
+    let mut cluster = Cluster::new(Durability::Replicated, 2);
+    cluster.committed.adding = ids(&[2, 3]);
+    cluster.lead(1, &[1]);
+    assert_eq!(cluster.replica(1).check_min_isr(), Ok(()));
+    cluster.append(1, &["a"]);
+    cluster.pass(1);
+    assert_eq!(cluster.high_watermark(1), 1);
+    // The first of them is in sync, and the ISR suffices for the one copy there was.
+    cluster.catch_up(2);
+    let proposal = cluster.proposal().unwrap();
+    cluster.grant(proposal);
+    assert_eq!(cluster.replica(1).check_min_isr(), Ok(()));
+    // With both the controller may have completed the reassignment, which the answer to the leader does not say.
+    cluster.catch_up(3);
+    let proposal = cluster.proposal().unwrap();
+    cluster.grant(proposal);
+    assert_eq!(cluster.replica(1).assignment().adding, ids(&[]));
+    cluster.commit_isr(&[1]);
+    cluster.committed.adding = ids(&[]);
+    cluster.tell(1);
+    assert_eq!(cluster.replica(1).check_min_isr(), Err(NotEnoughReplicas { in_sync: 1, required: 2 }));
+}
+
+#[test]
 fn i2_b8_while_an_isr_is_proposed_the_high_watermark_waits_for_both() {
     let mut cluster = Cluster::new(Durability::Replicated, 2);
     cluster.lead(1, &[1, 2]);
@@ -265,7 +290,7 @@ fn i3_what_is_not_newer_is_not_taken() {
     cluster.catch_up(2);
     cluster.catch_up(3);
     let proposal = cluster.proposal().unwrap();
-    let before = cluster.committed.clone();
+    let (before, earlier) = (cluster.committed.clone(), cluster.committed_isr());
     cluster.grant(proposal);
     assert_eq!(cluster.replica(1).assignment().isr, ids(&[1, 2, 3]));
     // Metadata lags behind the answer.
@@ -275,10 +300,10 @@ fn i3_what_is_not_newer_is_not_taken() {
     // And an answer behind the metadata, or of another leadership.
     cluster.commit_isr(&[1, 3]);
     cluster.tell(1);
-    let mut other = cluster.committed.clone();
+    let mut other = cluster.committed_isr();
     other.partition_epoch += 1;
     other.leader_epoch.0 += 1;
-    for stale in [before, other] {
+    for stale in [earlier, other] {
         cluster.step(1, Event::IsrAnswered(Ok(stale)));
         assert_eq!(cluster.replica(1).assignment().isr, ids(&[1, 3]));
     }

@@ -486,6 +486,7 @@ pub(crate) fn assignment(described: &Partition) -> Assignment {
         leader_epoch: described.leader_epoch,
         partition_epoch: described.partition_epoch,
         replicas: Arc::clone(&described.replicas),
+        adding: Arc::clone(&described.adding),
         isr: Arc::clone(&described.isr),
         recovering: described.recovering,
     }

@@ -8,11 +8,10 @@
 use std::collections::BTreeMap;
 
 use ottla_metadata::{BrokerRegistration, Command, IsrChange, Record, Refusal, Reply, decide};
-use ottla_replica::{IsrProposal, IsrRefusal};
+use ottla_replica::{CommittedIsr, IsrProposal, IsrRefusal};
 use ottla_types::{BrokerEpoch, BrokerId, Timestamp};
 
 use crate::{
-    broker::assignment,
     event::{Answer, Ask, Event, Place, Question},
     world::World,
 };
@@ -215,7 +214,7 @@ impl World {
         from: usize,
         epoch: BrokerEpoch,
         changes: Vec<(Place, IsrProposal)>,
-    ) -> Option<Vec<(Place, Result<ottla_replica::Assignment, IsrRefusal>)>> {
+    ) -> Option<Vec<(Place, Result<CommittedIsr, IsrRefusal>)>> {
         let broker = self.brokers[from].id;
         let changes = changes.into_iter().map(|((topic, index), proposal)| IsrChange {
             topic,
@@ -231,7 +230,7 @@ impl World {
             return None;
         };
         let row = |(place, row): (Place, Result<ottla_metadata::Partition, Refusal>)| {
-            let answer = row.map(|partition| assignment(&partition)).map_err(|refusal| match refusal {
+            let answer = row.map(committed).map_err(|refusal| match refusal {
                 Refusal::IneligibleReplica(..) => IsrRefusal::NotAttempted,
                 Refusal::NotController => IsrRefusal::Unanswered,
                 _ => IsrRefusal::Superseded,
@@ -244,4 +243,9 @@ impl World {
         }
         Some(rows)
     }
+}
+
+fn committed(partition: ottla_metadata::Partition) -> CommittedIsr {
+    let ottla_metadata::Partition { leader, leader_epoch, partition_epoch, isr, recovering, .. } = partition;
+    CommittedIsr { leader, leader_epoch, partition_epoch, isr, recovering }
 }

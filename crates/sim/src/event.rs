@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use ottla_metadata::BrokerRegistration;
-use ottla_replica::{Assignment, FetchPosition, Fetched, IsrProposal, IsrRefusal};
+use ottla_replica::{CommittedIsr, FetchPosition, Fetched, IsrProposal, IsrRefusal};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 /// A partition of a topic.
@@ -124,7 +124,7 @@ pub(crate) enum Answer {
     /// An answer for each change; none if the request as a whole was refused.
     Isr {
         id: u64,
-        rows: Option<Vec<(Place, Result<Assignment, IsrRefusal>)>>,
+        rows: Option<Vec<(Place, Result<CommittedIsr, IsrRefusal>)>>,
     },
     Damage {
         places: Vec<Place>,

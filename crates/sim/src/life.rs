@@ -9,7 +9,7 @@ use ottla_metadata::{
     BrokerRegistration, Command, Image, Record,
     config::{Durability, TopicConfig},
 };
-use ottla_replica::{Assignment, Effect, Event as ReplicaEvent, IsrRefusal, Role};
+use ottla_replica::{CommittedIsr, Effect, Event as ReplicaEvent, IsrRefusal, Role};
 use ottla_types::{Tick, TopicId};
 
 use crate::{
@@ -245,7 +245,7 @@ impl World {
         }
     }
 
-    fn on_isr_answer(&mut self, at: usize, id: u64, rows: Option<Vec<(Place, Result<Assignment, IsrRefusal>)>>) {
+    fn on_isr_answer(&mut self, at: usize, id: u64, rows: Option<Vec<(Place, Result<CommittedIsr, IsrRefusal>)>>) {
         let proposals = &mut self.brokers[at].proposals;
         if proposals.id != id || proposals.asked.is_empty() {
             return;
@@ -259,19 +259,11 @@ impl World {
             match rows.iter().find(|(answered, _)| *answered == place) {
                 None => self.brokers[at].proposals.waiting.push((place, proposal)),
                 Some((_, answer)) => {
-                    let answer = answer.clone().map(|committed| self.with_replicas(at, place, committed));
-                    self.step(at, place, ReplicaEvent::IsrAnswered(answer));
+                    self.step(at, place, ReplicaEvent::IsrAnswered(answer.clone()));
                 }
             }
         }
         self.send_proposals(at);
-    }
-
-    /// The answer to a proposal does not tell the replicas.
-    fn with_replicas(&self, at: usize, place: Place, committed: Assignment) -> Assignment {
-        let copy = self.brokers[at].copies.get(&place);
-        let replicas = copy.and_then(|copy| copy.assignment.as_ref()).map(|known| known.replicas.clone());
-        Assignment { replicas: replicas.unwrap_or_default(), ..committed }
     }
 
     pub(crate) fn send_proposals(&mut self, at: usize) {

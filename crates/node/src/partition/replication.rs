@@ -16,7 +16,7 @@ use std::{
 
 use ottla_log::{AppendError, LogReader};
 use ottla_replica::{
-    Assignment, Durability, Effect, EpochRefusal, Event, FetchError, FetchOutcome, FetchPosition,
+    Assignment, CommittedIsr, Durability, Effect, EpochRefusal, Event, FetchError, FetchOutcome, FetchPosition,
     Fetched as FetchedData, IsrRefusal, Replica, Role,
 };
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
@@ -51,21 +51,6 @@ pub struct Follower {
     /// Whether the cluster knows it by that registration, unfenced and not about to leave: only then it may join the
     /// ISR (rule I4).
     pub eligible: bool,
-}
-
-/// What a controller committed of a partition, as its answer to AlterPartition has it (KIP-497).
-#[derive(Clone, Debug)]
-pub struct CommittedIsr {
-    /// The leader.
-    pub leader: Option<BrokerId>,
-    /// Its epoch.
-    pub leader_epoch: LeaderEpoch,
-    /// Counts the changes of the partition.
-    pub partition_epoch: i32,
-    /// The replicas in sync.
-    pub isr: Arc<[BrokerId]>,
-    /// The leader was elected uncleanly and has not taken over yet.
-    pub recovering: bool,
 }
 
 /// Why a leader's answer was not taken in.
@@ -118,9 +103,8 @@ impl Partition {
     /// Whether as many replicas are in sync as an append with `acks=all` asks for (rule I6).
     pub fn has_enough_in_sync(&self) -> bool {
         let assignment = self.assignment.load();
-        let Some(assignment) = &*assignment else { return false };
-        let minimum = (self.config.load().min_insync_replicas as usize).min(assignment.replicas.len());
-        assignment.isr.len() >= minimum
+        let minimum = self.config.load().min_insync_replicas as usize;
+        assignment.as_ref().is_some_and(|assignment| assignment.check_min_isr(minimum).is_ok())
     }
 
     /// Runs `work` on the replica if it leads.
@@ -325,16 +309,6 @@ impl Partition {
     /// Takes the controller's answer to an ISR that this replica proposed: what it committed, or why it did not. Each
     /// proposal is owed one.
     pub fn isr_answered(self: &Arc<Self>, answer: Result<CommittedIsr, IsrRefusal>) {
-        let replicas = self.assignment.load().as_ref().map(|assignment| Arc::clone(&assignment.replicas));
-        let answer = answer.map(|committed| Assignment {
-            leader: committed.leader,
-            leader_epoch: committed.leader_epoch,
-            partition_epoch: committed.partition_epoch,
-            // No change of them comes this way.
-            replicas: replicas.unwrap_or_default(),
-            isr: committed.isr,
-            recovering: committed.recovering,
-        });
         self.step(Event::IsrAnswered(answer));
     }
 

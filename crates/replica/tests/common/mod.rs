@@ -10,8 +10,8 @@ use bytes::Bytes;
 use ottla_log::{Checkpoint, Disk, Log, LogConfig, SimDisk};
 use ottla_records::{BatchBuilder, BatchHeader, Compression, Decompress, ProducedBatch, records};
 use ottla_replica::{
-    Assignment, Durability, Effect, Event, FetchOutcome, FetchPosition, Fetched, IsrProposal, IsrRefusal, Outcome,
-    Replica, Role, Settings,
+    Assignment, CommittedIsr, Durability, Effect, Event, FetchOutcome, FetchPosition, Fetched, IsrProposal, IsrRefusal,
+    Outcome, Replica, Role, Settings,
 };
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Tick, Timestamp};
 
@@ -139,6 +139,7 @@ impl Cluster {
                 leader_epoch: LeaderEpoch(0),
                 partition_epoch: 0,
                 replicas: ids(&[1, 2, 3]),
+                adding: ids(&[]),
                 isr: ids(&[1, 2, 3]),
                 recovering: false,
             },
@@ -235,8 +236,14 @@ impl Cluster {
         self.committed.isr = proposal.isr.iter().map(|(broker, _)| *broker).collect();
         self.committed.recovering = proposal.recovering;
         self.committed.partition_epoch += 1;
-        let answer = Ok(self.committed.clone());
+        let answer = Ok(self.committed_isr());
         self.step(id, Event::IsrAnswered(answer));
+    }
+
+    /// What the controller answers to who proposed what is committed.
+    pub(crate) fn committed_isr(&self) -> CommittedIsr {
+        let Assignment { leader, leader_epoch, partition_epoch, isr, recovering, .. } = self.committed.clone();
+        CommittedIsr { leader, leader_epoch, partition_epoch, isr, recovering }
     }
 
     pub(crate) fn refuse(&mut self, id: i32, refusal: IsrRefusal) {
