@@ -48,6 +48,8 @@ pub(crate) struct Wanted {
     pub(crate) current_epoch: LeaderEpoch,
     pub(crate) last_fetched_epoch: LeaderEpoch,
     pub(crate) max_bytes: u64,
+    /// Of a follower: where its copy begins.
+    pub(crate) log_start: Offset,
     /// Of a follower: how far its copy is on its disk.
     pub(crate) durable: Option<Offset>,
     /// Looked up once; `None` while the topic or partition is not there.
@@ -478,6 +480,7 @@ mod tests {
             current_epoch: LeaderEpoch::NONE,
             last_fetched_epoch: LeaderEpoch::NONE,
             max_bytes: 0,
+            log_start: Offset::ZERO,
             durable: None,
             partition: None,
             told: Told::NOTHING,

@@ -117,28 +117,28 @@ impl Log {
         }
     }
 
-    /// Drops everything and begins anew at `to`: the leader's log starts behind the end of this one, or in the middle
-    /// of a batch. `to` lies above the end, unless the log is empty.
+    /// Drops everything and begins anew at `to`: the leader's log starts at the end of this one or behind it, or in the
+    /// middle of a batch. `to` lies below the end only if the log is empty.
     ///
     /// A power cut before the next sync completes leaves the old log or the new one. The new segment has a name of its
     /// own; the old ones keep theirs until it is durable, and so is the file that says where the log starts. A start
     /// that finds the segment alone meets a gap, which ends the old log where it did; one that finds that file alone
-    /// begins anew where it says.
+    /// begins anew where it says. Where the name may be taken already, at the end and below, the disk is waited for.
     ///
     /// Refused like [`Log::truncate`] while a sync or compaction is under way.
     pub fn reset_to(&mut self, to: Offset) -> Result<(), TruncateError> {
         self.check_changeable()?;
         let (old, end) = (self.shared.segments.load_full(), self.end());
-        if to < Offset::ZERO || (to <= end.offset && !self.is_empty()) {
-            return Err(AppendError::Impossible("a log begins anew behind its end").into());
+        if to < Offset::ZERO || (to < end.offset && !self.is_empty()) {
+            return Err(AppendError::Impossible("a log begins anew at its end or behind it").into());
         }
-        if to == end.offset {
+        if to == end.offset && self.is_empty() {
             return Ok(());
         }
         // Or what was cut could come back, and lie above the new start.
         self.settle_cut()?;
-        if to < end.offset {
-            self.settle_start()?;
+        if to <= end.offset {
+            self.settle_start(end.offset)?;
             // Names of what was before may be wanted again, so they go at once, and nothing is known to be durable.
             let dead = std::mem::take(&mut self.retired.dead);
             dead.iter().chain(old.iter()).for_each(|segment| self.retire(segment.base));
@@ -175,14 +175,24 @@ impl Log {
         Ok(())
     }
 
-    /// Waits until the disk knows where the log starts: what was before is about to go, and nothing else would tell.
-    fn settle_start(&mut self) -> Result<(), AppendError> {
-        self.unsynced.epochs |= self.retired.durable_start < self.start();
+    /// Waits until the disk knows that the log starts at `start`: what was before is about to go, and nothing else would
+    /// tell.
+    fn settle_start(&mut self, start: Offset) -> Result<(), AppendError> {
+        let before = self.shared.start.swap(start.0, Ordering::AcqRel);
+        let settled = self.sync_start(start);
+        if settled.is_err() {
+            self.shared.start.store(before, Ordering::Release);
+        }
+        settled
+    }
+
+    fn sync_start(&mut self, start: Offset) -> Result<(), AppendError> {
+        self.unsynced.epochs |= self.retired.durable_start < start;
         if let Some(plan) = self.begin_sync() {
             let result = plan.run();
             self.complete_sync(plan, result).map_err(|error| AppendError::Failed(error.to_string().into()))?;
         }
-        if self.retired.durable_start < self.start() { Err(AppendError::NoSpace { bytes: 0 }) } else { Ok(()) }
+        if self.retired.durable_start < start { Err(AppendError::NoSpace { bytes: 0 }) } else { Ok(()) }
     }
 
     fn check_changeable(&self) -> Result<(), TruncateError> {

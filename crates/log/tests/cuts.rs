@@ -64,7 +64,8 @@ fn e4_old_and_new_batches_do_not_meet_after_a_cut() {
 #[test]
 fn e8_a_log_that_begins_anew_is_the_old_or_the_new_one_after_a_power_cut_at_any_call() {
     let mut found = [0, 0];
-    for seed in 0..3 {
+    // Behind the end of the old log, and at it.
+    for (seed, to) in [(0, 500), (1, 500), (2, 500), (3, 30), (4, 30)] {
         for calls in 0.. {
             let sim = disk_with_data(seed);
             let (mut log, _) = open(&sim, tiny(), None);
@@ -78,16 +79,16 @@ fn e8_a_log_that_begins_anew_is_the_old_or_the_new_one_after_a_power_cut_at_any_
             let checkpoint = log.checkpoint();
             let old = contents(&log);
             sim.fail_after(calls);
-            let (dead, new) = begin_anew(&mut log);
+            let (dead, new) = begin_anew(&mut log, Offset(to));
             let counted = log.durable_end().offset;
             drop(log);
             let (log, recovered) = open(&sim.crash(), tiny(), Some(checkpoint));
             assert_eq!(recovered.damaged, None, "seed {seed}, call {calls}");
             let (start, end, kept) = (log.start(), log.end().offset, raw(&log));
             assert!(end >= counted, "seed {seed}, call {calls}: {counted} was durable");
-            if start >= Offset(500) {
+            if start >= Offset(to) {
                 found[1] += 1;
-                assert_eq!(start, Offset(500), "seed {seed}, call {calls}");
+                assert_eq!(start, Offset(to), "seed {seed}, call {calls}");
                 assert_eq!(kept, new[..kept.len()], "seed {seed}, call {calls}");
                 assert!(dead || log.producers().is_empty(), "seed {seed}: producers of the old log");
             } else {
@@ -96,7 +97,7 @@ fn e8_a_log_that_begins_anew_is_the_old_or_the_new_one_after_a_power_cut_at_any_
                 assert_eq!(kept, old[..kept.len()], "seed {seed}, call {calls}");
             }
             if !dead {
-                assert_eq!((end, kept.len()), (Offset(520), 20), "seed {seed}");
+                assert_eq!((end, kept.len()), (Offset(to + 20), 20), "seed {seed}");
                 break;
             }
         }
@@ -111,14 +112,14 @@ fn raw(log: &Log) -> Vec<(Offset, Bytes)> {
     found.map(|(header, bytes)| (header.base_offset, bytes)).collect()
 }
 
-/// Begins anew at 500 and appends 20 batches with a sync in between and at the end, until the disk dies. Whether it
+/// Begins anew and appends 20 batches with a sync in between and at the end, until the disk dies. Whether it
 /// did, and what was to be there.
-fn begin_anew(log: &mut Log) -> (bool, Vec<(Offset, Bytes)>) {
+fn begin_anew(log: &mut Log, to: Offset) -> (bool, Vec<(Offset, Bytes)>) {
     let mut new = Vec::new();
-    if log.reset_to(Offset(500)).is_err() {
+    if log.reset_to(to).is_err() {
         return (true, new);
     }
-    assert_eq!((log.start(), log.end().offset, log.producers().is_empty()), (Offset(500), Offset(500), true));
+    assert_eq!((log.start(), log.end().offset, log.producers().is_empty()), (to, to, true));
     assert!(log.epochs().entries().is_empty());
     for number in 0..20 {
         let batch = StoredBatch { epoch: LeaderEpoch(7), ..batch(1, 150) };
@@ -138,12 +139,12 @@ fn begin_anew(log: &mut Log) -> (bool, Vec<(Offset, Bytes)>) {
 }
 
 #[test]
-fn a_log_begins_anew_behind_its_end_and_not_while_it_is_synced() {
+fn a_log_begins_anew_from_its_end_on_and_not_while_it_is_synced() {
     let (mut log, _) = open(&SimDisk::new(1), tiny(), None);
     for _ in 0..10 {
         append(&mut log, batch(1, 100));
     }
-    for to in [-1, 5, 10] {
+    for to in [-1, 5, 9] {
         let refused = log.reset_to(Offset(to));
         assert!(matches!(refused, Err(TruncateError::Append(AppendError::Impossible(_)))), "{to}: {refused:?}");
     }
@@ -152,6 +153,10 @@ fn a_log_begins_anew_behind_its_end_and_not_while_it_is_synced() {
     let result = plan.run();
     log.complete_sync(plan, result).unwrap();
     log.reset_to(Offset(20)).unwrap();
+    append(&mut log, idempotent(1, 0, 0, 1));
+    log.reset_to(Offset(21)).unwrap();
+    assert_eq!((log.start(), log.end().offset, log.is_empty()), (Offset(21), Offset(21), true));
+    assert!(log.epochs().entries().is_empty() && log.producers().is_empty());
     // Empty, it may begin anywhere.
     log.reset_to(Offset(15)).unwrap();
     append(&mut log, batch(3, 100));

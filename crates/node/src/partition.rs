@@ -508,7 +508,7 @@ impl Partition {
     fn check_divergence(&self, request: &ReadRequest) -> Result<(), ReadRefusal> {
         let last_epoch = request.last_fetched_epoch;
         if last_epoch != LeaderEpoch::NONE && last_epoch != self.leader_epoch() {
-            let divergence = self.with(|replica| replica.divergence(request.from, last_epoch))?;
+            let divergence = self.with(|replica| replica.divergence(request.from, last_epoch, request.from))?;
             if let Some((epoch, end)) = divergence {
                 return Err(ReadRefusal::Diverging { epoch, end });
             }

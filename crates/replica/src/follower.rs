@@ -44,8 +44,7 @@ pub struct Fetched {
     /// The leader's first offset. Also known of an answer OFFSET_OUT_OF_RANGE, or to be asked for then: one above the
     /// follower's end makes it begin anew there.
     pub log_start: Offset,
-    /// The logs differ: the leader's largest epoch at or below the follower's last, and its end. Nothing else counts
-    /// then (E3, B5).
+    /// The logs differ: what [`Replica::divergence`] said. Nothing else counts then (E3, B5).
     pub diverging: Option<(LeaderEpoch, Offset)>,
 }
 
@@ -174,6 +173,9 @@ impl Replica {
     /// from there.
     fn truncate_to_leader(&mut self, epoch: LeaderEpoch, leader_end: Offset) -> Result<FetchOutcome, FetchError> {
         let (end, latest) = (self.log.end().offset, self.log.epochs().latest());
+        if epoch == LeaderEpoch::NONE && leader_end == end {
+            return self.begin_anew(end);
+        }
         let own_end = self.log.epoch_end(epoch).filter(|_| !cfg!(zoo = "B2")).map_or(end, |(_, end)| end);
         let outcome = self.cut(leader_end.min(own_end).min(end).max(Offset::ZERO))?;
         if outcome == FetchOutcome::Truncated(end) && self.log.epochs().latest() == latest {

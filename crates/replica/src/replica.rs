@@ -313,12 +313,26 @@ impl Replica {
 
     /// Where the log of whoever fetches from `from` on, after a batch of `last_epoch`, leaves this one (E3): the
     /// largest epoch here that is not above, and its end. It gets that and no records, and its place is not recorded.
-    /// `None` where all it has is here too, as far as its last epoch tells.
-    pub fn divergence(&self, from: Offset, last_epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+    /// `None` where all it has is here too, as far as its last epoch tells. `log_start` is where its own log begins,
+    /// `from` if it has none.
+    ///
+    /// No epoch ([`LeaderEpoch::NONE`]) with `from`: all it has lies below the start of this log, in epochs of which
+    /// nothing is left. Whether it was ever the same nobody can tell, so it is not to be kept, or could come back as
+    /// what it is not if its broker led before it heard of the start.
+    pub fn divergence(
+        &self,
+        from: Offset,
+        last_epoch: LeaderEpoch,
+        log_start: Offset,
+    ) -> Option<(LeaderEpoch, Offset)> {
         let end = self.log.end().offset;
         if last_epoch == LeaderEpoch::NONE {
             // It has no batch to compare; it may still have begun behind our end, when another led.
             return (from > end).then(|| (self.leader_epoch(), end));
+        }
+        let forgotten = self.log.epochs().entries().first().is_some_and(|first| last_epoch < first.epoch);
+        if forgotten && log_start < from && from == self.log.start() {
+            return Some((LeaderEpoch::NONE, from));
         }
         // One that is above all ours was never part of this log.
         let (epoch, end) = self.log.epoch_end(last_epoch).unwrap_or((self.leader_epoch(), end));

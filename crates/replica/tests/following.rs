@@ -338,6 +338,37 @@ fn i7_a_start_inside_a_batch_that_finds_no_room_moves_nothing() {
 }
 
 #[test]
+fn e3_i4_a_follower_below_a_start_whose_epochs_are_forgotten_begins_anew_before_it_counts() {
+    let mut cluster = cluster();
+    // Broker 3 has a "c" that nobody else has, and goes.
+    cluster.append(1, &["c"]);
+    cluster.fetch(3);
+    cluster.sync(3);
+    leave_behind(&mut cluster);
+    cluster.lead(2, &[1, 2]);
+    cluster.append(2, &["d"]);
+    cluster.sync(2);
+    cluster.catch_up(1);
+    cluster.lead(2, &[1, 2]);
+    cluster.append(2, &["e"]);
+    cluster.sync(2);
+    cluster.catch_up(1);
+    cluster.replica(2).log_mut().advance_start(Offset(3)).unwrap();
+    // They end alike, and of the epoch in which the third record was another nothing is left.
+    cluster.lead(2, &[1, 2]);
+    let position = cluster.replica(3).fetch_position().unwrap();
+    assert_eq!((position.offset, position.last_epoch, position.log_start), (Offset(3), LeaderEpoch(1), Offset(0)));
+    let answer = cluster.answer(&position, 3, true).unwrap();
+    assert_eq!(cluster.proposal(), None, "it may not join with what may be another's");
+    let outcome = cluster.replica(3).append_fetched(&answer, NOW).unwrap();
+    assert_eq!(outcome, FetchOutcome::Reset(Offset(3)));
+    cluster.catch_up(3);
+    let (_, proposal) = cluster.proposal().unwrap();
+    assert!(proposal.isr.iter().any(|(broker, _)| broker.0 == 3));
+    assert_eq!(cluster.values(3), ["e"]);
+}
+
+#[test]
 fn a_follower_moves_its_start_with_its_leader_and_not_past_what_it_knows_to_be_committed() {
     let mut cluster = cluster();
     let value = "v".repeat(300);

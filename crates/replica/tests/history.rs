@@ -426,4 +426,6 @@ fn lives_in_which_something_was_lost_once() {
     live(11_370_470_258_808_246_935, Durability::Fsync);
     live(10_775_384_256_001_509_313, Durability::Replicated);
     live(17_142_109_937_691_829_027, Durability::Replicated);
+    // A member of the ISR whose log was another's below a start that the leader forgot.
+    live(535_837_258_589_277_115, Durability::Fsync);
 }

@@ -202,7 +202,7 @@ impl World {
             records: Bytes::new(),
             high_watermark: replica.high_watermark().offset,
             log_start: start,
-            diverging: replica.divergence(position.offset, position.last_epoch),
+            diverging: replica.divergence(position.offset, position.last_epoch, position.log_start),
         };
         if fetched.diverging.is_some() || position.offset < start || position.offset > end.offset {
             return Served::News(fetched);

@@ -183,6 +183,7 @@ fn wanted(topics: Vec<FetchTopic>, by_id: bool, follows: bool, known: &Topics) -
             current_epoch: LeaderEpoch(partition.current_leader_epoch),
             last_fetched_epoch: LeaderEpoch(partition.last_fetched_epoch),
             max_bytes: u64::try_from(partition.partition_max_bytes).unwrap_or(0),
+            log_start: Offset(partition.log_start_offset),
             // A follower that does not say is one that counts what it has.
             durable: follows.then_some(Offset(match partition.ottla_durable_offset {
                 -1 => partition.fetch_offset,
@@ -239,7 +240,7 @@ impl ParkedFetch {
         let follower = self.follower.map(|(id, epoch)| {
             let image = broker.node.image();
             let eligible = image.broker(id).is_some_and(|known| known.epoch == epoch && known.is_live());
-            Follower { broker: id, epoch, durable: Offset::ZERO, eligible }
+            Follower { broker: id, epoch, log_start: Offset::ZERO, durable: Offset::ZERO, eligible }
         });
         let listener = Arc::clone(&self.listener);
         let mut look = Look {
@@ -386,7 +387,7 @@ impl Look<'_> {
             None => partition.read(&request),
             Some(follower) => {
                 let durable = wanted.durable.unwrap_or(wanted.from);
-                partition.fetch(&Follower { durable, ..*follower }, &request)
+                partition.fetch(&Follower { log_start: wanted.log_start, durable, ..*follower }, &request)
             }
         };
         match read {

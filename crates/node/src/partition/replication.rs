@@ -46,6 +46,8 @@ pub struct Follower {
     pub broker: BrokerId,
     /// The registration it fetches under.
     pub epoch: BrokerEpoch,
+    /// Where its log begins.
+    pub log_start: Offset,
     /// How far its copy is on its disk.
     pub durable: Offset,
     /// Whether the cluster knows it by that registration, unfenced and not about to leave: only then it may join the
@@ -188,7 +190,8 @@ impl Partition {
         let mut effects = Vec::new();
         let (end, high_watermark, in_sync) = self.lead(|replica| {
             // A follower whose history differs is told so and nothing else: where it stands is no news (rule E3).
-            if let Some((epoch, end)) = replica.divergence(request.from, request.last_fetched_epoch) {
+            let (from, last_epoch) = (request.from, request.last_fetched_epoch);
+            if let Some((epoch, end)) = replica.divergence(from, last_epoch, follower.log_start) {
                 return Err(ReadRefusal::Diverging { epoch, end });
             }
             let end = replica.log().end();

@@ -288,7 +288,7 @@ impl Cluster {
             records: Bytes::new(),
             high_watermark: replica.high_watermark().offset,
             log_start,
-            diverging: replica.divergence(position.offset, position.last_epoch),
+            diverging: replica.divergence(position.offset, position.last_epoch, position.log_start),
         };
         if answer.diverging.is_some() || position.offset < log_start {
             return Some(answer);
