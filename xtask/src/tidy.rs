@@ -75,12 +75,15 @@ impl Tree {
 }
 
 /// The checkout, the directory it lies in and the user's home, with a slash at the end.
+/// Directories that any machine has, and any text may name, also where the repository happens to lie in one.
+const EVERYWHERE: [&str; 4] = ["/tmp", "/var/tmp", "/opt", "/srv"];
+
 fn private_paths(root: &Path) -> Vec<String> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let mut paths: Vec<String> = [root.parent().map(Path::to_owned), home]
         .into_iter()
         .flatten()
-        .filter(|path| path.components().count() > 1)
+        .filter(|path| path.components().count() > 1 && !EVERYWHERE.iter().any(|everywhere| path == everywhere))
         .filter_map(|path| path.to_str().map(|path| format!("{path}/")))
         .collect();
     paths.extend(["/home/", "/Users/", "/root/"].map(str::to_owned));
@@ -147,6 +150,7 @@ mod tests {
     fn paths_of_this_machine_are_known() {
         let private = private_paths(Path::new("/some/where/ottla"));
         assert!(private.contains(&"/some/where/".to_owned()), "{private:?}");
+        assert!(!private_paths(Path::new("/tmp/ottla")).contains(&"/tmp/".to_owned()));
         assert!(!private_paths(Path::new("/ottla")).contains(&"//".to_owned()));
     }
 }
