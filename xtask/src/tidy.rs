@@ -83,7 +83,7 @@ fn private_paths(root: &Path) -> Vec<String> {
     let mut paths: Vec<String> = [root.parent().map(Path::to_owned), home]
         .into_iter()
         .flatten()
-        .filter(|path| path.components().count() > 1 && !EVERYWHERE.iter().any(|everywhere| path == everywhere))
+        .filter(|path| path.components().count() > 1 && !EVERYWHERE.map(Path::new).contains(&path.as_path()))
         .filter_map(|path| path.to_str().map(|path| format!("{path}/")))
         .collect();
     paths.extend(["/home/", "/Users/", "/root/"].map(str::to_owned));

@@ -175,8 +175,8 @@ impl Log {
         Ok(())
     }
 
-    /// Waits until the disk knows that the log starts at `start`: what was before is about to go, and nothing else would
-    /// tell.
+    /// Waits until the disk knows that the log starts at `start`: what was before is about to go, and nothing else
+    /// would tell.
     fn settle_start(&mut self, start: Offset) -> Result<(), AppendError> {
         let before = self.shared.start.swap(start.0, Ordering::AcqRel);
         let settled = self.sync_start(start);

@@ -158,8 +158,8 @@ impl Replica {
             return Ok(FetchOutcome::Busy);
         }
         if let Err(error) = self.log.append_as_follower(&fetched.records, now) {
-            // Without its batch the log may as well begin where it did: neither its start nor what is committed has gone
-            // back (I7).
+            // Without its batch the log may as well begin where it did: neither its start nor what is committed has
+            // gone back (I7).
             self.begin_anew(before)?;
             return Err(error.into());
         }
