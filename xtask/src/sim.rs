@@ -14,13 +14,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// Bugs that other systems had, by their number in the rules of correctness.
-const ZOO: [(&str, &str); 16] = [
+const ZOO: [(&str, &str); 21] = [
     ("B1", "a follower cuts at its high watermark"),
     ("B2", "a follower cuts where the leader says, whatever its own epochs say"),
     ("B3", "a leader that is elected again does not begin anew"),
     ("B4", "a leader that writes nothing leaves no epoch"),
     ("B5", "a high watermark is taken from an answer that says where logs differ"),
-    ("B6", "an answer is taken in that another leadership gave"),
+    ("B6", "a log is cut where another leadership said"),
     ("B8", "the high watermark does not wait for who is about to be in sync"),
     ("B9", "a follower joins before it has what the leader began with"),
     ("B10", "a fenced broker stays in the ISR"),
@@ -28,9 +28,14 @@ const ZOO: [(&str, &str); 16] = [
     ("B12", "a broker that may have lost records stays eligible"),
     ("B13", "what is in memory alone counts as synced"),
     ("B14", "a new leader says where the log ends before it knows"),
+    ("B15", "what is not committed is told as committed"),
     ("B17", "damage is cut off like a torn write"),
+    ("B19", "a small file is renamed before it is synced"),
     ("B24", "a retry is appended once more"),
+    ("B25", "a producer's batch counts as appended where it failed"),
     ("B27", "a restart remembers one batch of a producer"),
+    ("B42", "a leader that comes back goes on in its old epoch"),
+    ("B43", "an ISR is taken that was proposed before the partition changed"),
 ];
 
 /// Each bug is looked for from so many seeds on.

@@ -44,7 +44,9 @@ pub(crate) fn write(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
     let file = disk.create(temporary.as_ref())?;
     file.write_vectored_at(&[IoSlice::new(bytes)], 0)?;
     // Of no kind, so that nobody takes it for a want of room, which shows before.
-    file.sync_data().map_err(io::Error::other)?;
+    if !cfg!(zoo = "B19") {
+        file.sync_data().map_err(io::Error::other)?;
+    }
     disk.rename(temporary.as_ref(), path)
 }
 

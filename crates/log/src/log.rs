@@ -249,6 +249,14 @@ impl Log {
         let runs = self.plan(batches, placing)?;
         for done in 0..runs.len() {
             if let Err(error) = self.write_run(&runs[done], batches, placing) {
+                if cfg!(zoo = "B25") {
+                    let mut offset = first;
+                    for batch in batches {
+                        let base = placing.base(&batch.header, offset);
+                        self.producers.apply(&batch.header, base);
+                        offset = Offset(base.0 + i64::from(batch.header.last_offset_delta) + 1);
+                    }
+                }
                 let bytes = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
                 return Err(self.undo(&runs[..=done], bytes, &error));
             }

@@ -111,8 +111,8 @@ impl Replica {
     pub fn append_fetched(&mut self, fetched: &Fetched, now: Timestamp) -> Result<FetchOutcome, FetchError> {
         let end = self.log.end().offset;
         let following = matches!(self.state, State::Following { .. });
-        let same_epoch = fetched.leader_epoch == self.leader_epoch() || cfg!(zoo = "B6");
-        if !following || !same_epoch || fetched.from != end {
+        let asked = fetched.leader_epoch == self.leader_epoch() && fetched.from == end;
+        if !following || !asked && !(cfg!(zoo = "B6") && fetched.diverging.is_some()) {
             return Ok(FetchOutcome::Stale);
         }
         if let Some((epoch, leader_end)) = fetched.diverging {

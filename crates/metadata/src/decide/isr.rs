@@ -47,14 +47,14 @@ fn check<'a>(image: &'a Image, broker: BrokerId, change: &IsrChange) -> Result<(
     if change.leader_epoch > partition.leader_epoch || change.partition_epoch > partition.partition_epoch {
         return Err(Refusal::NotController);
     }
-    if change.leader_epoch < partition.leader_epoch {
+    if change.leader_epoch < partition.leader_epoch && !cfg!(zoo = "B43") {
         return Err(Refusal::FencedLeaderEpoch);
     }
     let invalid = |why: &str| Err(Refusal::InvalidRequest(why.to_owned()));
     if partition.leader != Some(broker) {
         return invalid("Only the leader of a partition may change its ISR.");
     }
-    if change.partition_epoch < partition.partition_epoch {
+    if change.partition_epoch < partition.partition_epoch && !cfg!(zoo = "B43") {
         return Err(Refusal::InvalidUpdateVersion);
     }
     let members: BTreeSet<BrokerId> = change.isr.iter().map(|(member, _)| *member).collect();

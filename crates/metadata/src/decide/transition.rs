@@ -135,7 +135,8 @@ impl Transition<'_> {
         }
         // A replica that was taken away must not be taken for one that still follows, so its going begins an epoch too.
         let taken_away = before.replicas.iter().any(|replica| !after.replicas.contains(replica));
-        let begins_epoch = leader != before.leader || taken_away;
+        let back = leader.is_some() && leader == before.last_known_leader;
+        let begins_epoch = leader != before.leader && !(cfg!(zoo = "B42") && back) || taken_away;
         Some(Partition {
             isr: if after.isr == after.replicas { after.replicas.clone() } else { after.isr },
             leader_epoch: LeaderEpoch(before.leader_epoch.0.saturating_add(begins_epoch.into())),
