@@ -233,6 +233,7 @@ impl Following {
         let fetched = Fetched {
             leader_epoch: told.leader_epoch,
             from: told.offset,
+            last_epoch: told.last_epoch,
             records,
             high_watermark: Offset(answer.high_watermark),
             log_start: Offset(answer.log_start_offset),

@@ -30,13 +30,15 @@ pub struct FetchPosition {
     pub log_start: Offset,
 }
 
-/// A leader's answer. `leader_epoch` and `from` are those of the request it answers.
+/// A leader's answer. `leader_epoch`, `from` and `last_epoch` are those of the request it answers.
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// The leadership that was asked.
     pub leader_epoch: LeaderEpoch,
     /// The offset that was asked for.
     pub from: Offset,
+    /// The latest epoch of the log that asked: one that was cut since may have grown back to the same offset.
+    pub last_epoch: LeaderEpoch,
     /// Batches from there on, perhaps with the beginning of one more; empty if there is nothing new.
     pub records: Bytes,
     /// The leader's high watermark.
@@ -111,8 +113,10 @@ impl Replica {
     pub fn append_fetched(&mut self, fetched: &Fetched, now: Timestamp) -> Result<FetchOutcome, FetchError> {
         let end = self.log.end().offset;
         let following = matches!(self.state, State::Following { .. });
-        let asked = fetched.leader_epoch == self.leader_epoch() && fetched.from == end;
-        if !following || !asked && !(cfg!(zoo = "B6") && fetched.diverging.is_some()) {
+        let position = (self.leader_epoch(), end, self.log.epochs().latest().unwrap_or(LeaderEpoch::NONE));
+        let mut asked = (fetched.leader_epoch, fetched.from, fetched.last_epoch) == position;
+        asked |= cfg!(zoo = "B6") && fetched.diverging.is_some();
+        if !following || !asked {
             return Ok(FetchOutcome::Stale);
         }
         if let Some((epoch, leader_end)) = fetched.diverging {

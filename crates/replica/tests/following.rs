@@ -265,6 +265,27 @@ fn b6_e5_an_answer_to_another_question_is_not_taken() {
 }
 
 #[test]
+fn b6_e5_an_answer_that_cuts_is_not_taken_twice() {
+    let mut cluster = cluster();
+    cluster.append(1, &["lost"]);
+    cluster.fetch(2);
+    cluster.elect(3, &[1, 2, 3]);
+    cluster.tell(2);
+    cluster.tell(3);
+    cluster.append(3, &["c"]);
+    // Two rounds of the follower ask the same, and what the first is told has it cut and grow back to where it was.
+    let position = cluster.replica(2).fetch_position().unwrap();
+    let answers = [(); 2].map(|()| cluster.answer(&position, 2, true).unwrap());
+    let outcomes = answers.map(|answer| {
+        let outcome = cluster.replica(2).append_fetched(&answer, NOW).unwrap();
+        cluster.fetch(2);
+        outcome
+    });
+    assert_eq!(outcomes, [FetchOutcome::Truncated(Offset(2)), FetchOutcome::Stale]);
+    assert_eq!(cluster.values(2), ["a", "b", "c"]);
+}
+
+#[test]
 fn b7_e8_a_follower_behind_the_leaders_start_begins_anew_there_with_its_high_watermark() {
     let mut cluster = cluster();
     let value = "v".repeat(300);

@@ -199,6 +199,7 @@ impl World {
         let mut fetched = Fetched {
             leader_epoch: position.leader_epoch,
             from: position.offset,
+            last_epoch: position.last_epoch,
             records: Bytes::new(),
             high_watermark: replica.high_watermark().offset,
             log_start: start,

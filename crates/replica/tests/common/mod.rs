@@ -285,6 +285,7 @@ impl Cluster {
         let mut answer = Fetched {
             leader_epoch: position.leader_epoch,
             from: position.offset,
+            last_epoch: position.last_epoch,
             records: Bytes::new(),
             high_watermark: replica.high_watermark().offset,
             log_start,
