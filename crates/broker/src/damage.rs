@@ -44,13 +44,16 @@ impl Broker {
     /// Whether the controller knows now.
     async fn tell_damage(&self, damaged: &[(TopicId, PartitionIndex)]) -> bool {
         let Some(epoch) = self.node.epoch() else { return false };
-        let mut topics: HashMap<TopicId, Vec<i32>> = HashMap::new();
-        for (topic, index) in damaged {
-            topics.entry(*topic).or_default().push(index.0);
+        let known = self.node.topics();
+        let mut topics: HashMap<TopicId, Topic> = HashMap::new();
+        for &(topic_id, index) in damaged {
+            let Some(partition) = known.with_id(topic_id).and_then(|topic| topic.partition(index)) else { continue };
+            let topic = topics.entry(topic_id).or_insert_with(|| Topic { topic_id, ..Topic::default() });
+            topic.partitions.push(index.0);
+            topic.partition_epochs.push(partition.partition_epoch());
         }
-        let topics = topics.into_iter().map(|(topic_id, partitions)| Topic { topic_id, partitions });
-        let request =
-            ReportDamageRequest { broker_id: self.node.id().0, broker_epoch: epoch.0, topics: topics.collect() };
+        let topics = topics.into_values().collect();
+        let request = ReportDamageRequest { broker_id: self.node.id().0, broker_epoch: epoch.0, topics };
         let answer = self.ask_controller(request, report_damage::serve).await;
         matches!(answer, Ok(answer) if answer.error_code == ErrorCode::None.code())
     }

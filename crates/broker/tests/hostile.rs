@@ -288,7 +288,11 @@ fn among_brokers() -> Vec<(i16, Vec<u8>)> {
     all.extend(frames(&DescribeNodesRequest::default()));
     all.extend(frames(&DecommissionRequest { node_id: 99, cancel: true }));
     all.extend(frames(&RebalanceRequest { dry_run: true }));
-    let topics = vec![report_damage_request::Topic { topic_id: TopicId::from_bytes([7; 16]), partitions: vec![0] }];
+    let topics = vec![report_damage_request::Topic {
+        topic_id: TopicId::from_bytes([7; 16]),
+        partitions: vec![0],
+        partition_epochs: vec![],
+    }];
     all.extend(frames(&ReportDamageRequest { broker_id: 1, broker_epoch: 0x0777_7777_7777, topics }));
     all
 }

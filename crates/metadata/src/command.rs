@@ -50,7 +50,7 @@ pub enum Command {
         /// Its registration.
         epoch: BrokerEpoch,
         /// Which partitions; those that are gone or not the broker's are passed over.
-        partitions: Vec<(TopicId, PartitionIndex)>,
+        partitions: Vec<DamagedCopy>,
     },
     /// A broker is gone for good: its number is not given out again. Refused while it is unfenced, or if a partition
     /// would lose its last trustworthy copy. Answered with [`Reply::Done`].
@@ -170,6 +170,19 @@ pub struct BrokerRegistration {
     /// no other brokers and it leads all it has, it begins unfenced and goes on leading: nobody else could take part,
     /// and a start costs no records for each partition.
     pub alone: bool,
+}
+
+/// A copy that can't be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamagedCopy {
+    /// The topic.
+    pub topic: TopicId,
+    /// Its partition.
+    pub index: PartitionIndex,
+    /// The partition as the broker knows it. If it has changed since, the report may be an old one that was held up,
+    /// and the copy made anew: it is refused, and the broker reports again if it still has reason to. `i32::MAX` is
+    /// never refused.
+    pub partition_epoch: i32,
 }
 
 /// An ISR that a leader wants (KIP-497). The epochs are those the leader knows, so that the controller sees what the

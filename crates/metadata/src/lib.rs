@@ -51,8 +51,8 @@ pub mod config;
 
 pub use broker::Broker;
 pub use command::{
-    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, Election, IncrementalAlteration, IsrChange,
-    NewPartitions, NewTopic, TopicRef,
+    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, DamagedCopy, Election, IncrementalAlteration,
+    IsrChange, NewPartitions, NewTopic, TopicRef,
 };
 pub use decide::decide;
 pub use feature::{ELIGIBLE_LEADER_REPLICAS_VERSION, Feature, GROUP_VERSION, METADATA_VERSION, SUPPORTED_FEATURES};

@@ -163,9 +163,10 @@ impl World {
                 let rows = self.alter_partitions(from, epoch, changes);
                 Some(Answer::Isr { id, rows })
             }
-            Ask::Damage { epoch, places } => {
+            Ask::Damage { epoch, copies } => {
                 let broker = self.brokers[from].id;
-                let command = Command::ReportDamage { broker, epoch, partitions: places.clone() };
+                let places = copies.iter().map(|copy| (copy.topic, copy.index)).collect();
+                let command = Command::ReportDamage { broker, epoch, partitions: copies };
                 self.submit(command).ok().map(|_| Answer::Damage { places })
             }
         };

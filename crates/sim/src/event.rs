@@ -4,7 +4,7 @@
 //! not here: what becomes of an event (the file named after who it is for).
 
 use bytes::Bytes;
-use ottla_metadata::BrokerRegistration;
+use ottla_metadata::{BrokerRegistration, DamagedCopy};
 use ottla_replica::{CommittedIsr, FetchPosition, Fetched, IsrProposal, IsrRefusal};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
@@ -115,7 +115,7 @@ pub(crate) enum Ask {
     Register(BrokerRegistration),
     Heartbeat { epoch: BrokerEpoch, offset: Offset, leave: bool },
     Isr { id: u64, epoch: BrokerEpoch, changes: Vec<(Place, IsrProposal)> },
-    Damage { epoch: BrokerEpoch, places: Vec<Place> },
+    Damage { epoch: BrokerEpoch, copies: Vec<DamagedCopy> },
 }
 
 #[derive(Debug)]

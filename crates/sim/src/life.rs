@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use ottla_metadata::{
-    BrokerRegistration, Command, Image, Record,
+    BrokerRegistration, Command, DamagedCopy, Image, Record,
     config::{Durability, TopicConfig},
 };
 use ottla_replica::{CommittedIsr, Effect, Event as ReplicaEvent, IsrRefusal, Role};
@@ -217,9 +217,14 @@ impl World {
         let broker = &self.brokers[at];
         let Some(epoch) = broker.epoch() else { return };
         let damaged = broker.copies.iter().filter(|(_, copy)| copy.damage == Damage::Found);
-        let places: Vec<Place> = damaged.map(|(place, _)| *place).collect();
-        if !places.is_empty() {
-            self.ask(at, Ask::Damage { epoch, places });
+        let copies = damaged.map(|(&(topic, index), copy)| DamagedCopy {
+            topic,
+            index,
+            partition_epoch: copy.assignment.as_ref().map_or(-1, |assignment| assignment.partition_epoch),
+        });
+        let copies: Vec<DamagedCopy> = copies.collect();
+        if !copies.is_empty() {
+            self.ask(at, Ask::Damage { epoch, copies });
         }
     }
 

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use ottla_types::{BrokerEpoch, BrokerId, PartitionIndex, Timestamp, TopicId};
+use ottla_types::{BrokerEpoch, BrokerId, Timestamp};
 
 use super::transition::Setting;
 use crate::{
-    Broker, BrokerRegistration, Image, Partition, Record, Refusal, Reply,
+    Broker, BrokerRegistration, DamagedCopy, Image, Partition, Record, Refusal, Reply,
     config::{Durability, Settings},
 };
 
@@ -129,19 +129,25 @@ pub(super) fn report_damage(
     settings: &Settings,
     broker: BrokerId,
     epoch: BrokerEpoch,
-    partitions: Vec<(TopicId, PartitionIndex)>,
+    copies: Vec<DamagedCopy>,
 ) -> Decision {
     registered(image, broker, epoch)?;
     let setting = Setting::new(image, settings);
-    let damaged: BTreeSet<_> = partitions.into_iter().collect();
-    let records = damaged.into_iter().filter_map(|(id, index)| {
-        let topic = image.topic(id)?;
-        let partition = topic.partition(index).filter(|partition| partition.replicas.contains(&broker))?;
+    let mut records = Vec::new();
+    let mut seen = BTreeSet::new();
+    for DamagedCopy { topic: id, index, partition_epoch } in copies {
+        let Some(topic) = image.topic(id).filter(|_| seen.insert((id, index))) else { continue };
+        let Some(partition) = topic.partition(index).filter(|partition| partition.replicas.contains(&broker)) else {
+            continue;
+        };
+        if partition_epoch < partition.partition_epoch {
+            return Err(Refusal::InvalidUpdateVersion);
+        }
         let mut transition = setting.transition(partition, &setting.config(topic));
         transition.lost = Some(broker);
-        transition.record(id, index)
-    });
-    Ok((records.collect(), Reply::Done))
+        records.extend(transition.record(id, index));
+    }
+    Ok((records, Reply::Done))
 }
 
 pub(super) fn unregister(image: &Image, settings: &Settings, id: BrokerId) -> Decision {

@@ -1,6 +1,6 @@
 //! Who is elected when a leader goes, and when somebody asks: rules A4 and A5, and rows B8 and B12.
 
-use ottla_metadata::{Command, Election, IsrChange, NewTopic, Refusal, Reply};
+use ottla_metadata::{Command, DamagedCopy, Election, IsrChange, NewTopic, Refusal, Reply};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex};
 
 use crate::{
@@ -18,9 +18,27 @@ fn elect(cluster: &mut Cluster, kind: Election) -> Result<(), Refusal> {
 }
 
 fn damaged(cluster: &mut Cluster, id: i32) {
-    let partitions = vec![(cluster.topic("t").id, PartitionIndex(0))];
-    let epoch = cluster.epoch(id);
-    cluster.run(Command::ReportDamage { broker: BrokerId(id), epoch, partitions }).unwrap();
+    let report = damage_report(cluster, id);
+    cluster.run(report).unwrap();
+}
+
+/// What a broker says of its copy of `t-0`.
+fn damage_report(cluster: &Cluster, id: i32) -> Command {
+    let (topic, index) = (cluster.topic("t").id, PartitionIndex(0));
+    let partition_epoch = cluster.partition("t", 0).partition_epoch;
+    let partitions = vec![DamagedCopy { topic, index, partition_epoch }];
+    Command::ReportDamage { broker: BrokerId(id), epoch: cluster.epoch(id), partitions }
+}
+
+#[test]
+fn l5_a_report_of_damage_that_was_held_up_says_nothing_of_the_copy_made_anew() {
+    let mut cluster = cluster_with("2");
+    let report = damage_report(&cluster, 1);
+    cluster.run(report.clone()).unwrap();
+    cluster.set_isr("t", 0, &[1, 2, 3]).unwrap();
+    let before = cluster.partition("t", 0).clone();
+    assert_eq!(cluster.run(report), Err(Refusal::InvalidUpdateVersion));
+    assert_eq!(*cluster.partition("t", 0), before);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What records add up to, with and without a snapshot on the way.
 
-use ottla_metadata::{Command, Image, NewPartitions, Partition, Record, TopicRef};
+use ottla_metadata::{Command, DamagedCopy, Image, NewPartitions, Partition, Record, TopicRef};
 use ottla_types::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use proptest::{collection::vec, prelude::*};
 
@@ -53,7 +53,8 @@ fn m5_a_real_history_comes_back_from_its_snapshot() {
     cluster.start(2, false);
     cluster.set_isr("orders", 0, &[1, 2]).unwrap();
     let epoch = cluster.epoch(1);
-    let damaged = vec![(cluster.topic("orders").id, PartitionIndex(1))];
+    let (topic, index) = (cluster.topic("orders").id, PartitionIndex(1));
+    let damaged = vec![DamagedCopy { topic, index, partition_epoch: i32::MAX }];
     cluster.run(Command::ReportDamage { broker: BrokerId(1), epoch, partitions: damaged }).unwrap();
     cluster.run(Command::DrainBroker { id: BrokerId(2), drain: true }).unwrap_err();
     cluster.start(4, false);

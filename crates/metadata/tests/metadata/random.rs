@@ -1,7 +1,9 @@
 //! Commands in any order: the invariants hold after each (`invariants.rs`), and whoever reads the log ends up with the
 //! same image, however it began (rule M5).
 
-use ottla_metadata::{BrokerRegistration, Command, Election, Image, IsrChange, NewTopic, Record, TopicRef};
+use ottla_metadata::{
+    BrokerRegistration, Command, DamagedCopy, Election, Image, IsrChange, NewTopic, Record, TopicRef,
+};
 use ottla_types::{BrokerId, PartitionIndex};
 use proptest::{collection::vec, prelude::*};
 
@@ -86,7 +88,11 @@ fn command(cluster: &mut Cluster, step: Step) -> Option<Command> {
         Step::Damage(id, (topic, index)) => Command::ReportDamage {
             broker: BrokerId(id),
             epoch: epoch(cluster, id)?,
-            partitions: vec![(cluster.image.topic_named(TOPICS[topic])?.id, PartitionIndex(index))],
+            partitions: vec![DamagedCopy {
+                topic: cluster.image.topic_named(TOPICS[topic])?.id,
+                index: PartitionIndex(index),
+                partition_epoch: i32::MAX,
+            }],
         },
         Step::Isr { which: (topic, index), members, recovering } => {
             let partition = cluster.image.topic_named(TOPICS[topic])?.partition(PartitionIndex(index))?;

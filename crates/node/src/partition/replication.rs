@@ -72,6 +72,11 @@ impl Partition {
         self.leadership.get().0
     }
 
+    /// The epoch of the partition as the cluster has it, as far as this broker has heard; -1 before it has.
+    pub fn partition_epoch(&self) -> i32 {
+        self.assignment.load().as_ref().map_or(-1, |assignment| assignment.partition_epoch)
+    }
+
     /// Whether this broker leads the partition.
     pub fn is_leading(&self) -> bool {
         self.leadership.get().1
