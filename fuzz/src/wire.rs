@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ottla_metadata::{Image, Listener, Partition, Record};
+use ottla_metadata::{BrokerFeature, Image, Listener, Partition, Record};
 use ottla_protocol::{
     ApiKey, Message, Reader, RequestHeader, each_message,
     frame::{FrameError, Splitter},
@@ -244,21 +244,24 @@ pub(crate) fn metadata_records() -> Vec<Vec<u8>> {
     let offline = Partition { last_known_leader: Some(BrokerId(2)), recovering: true, ..Partition::default() };
     let listener =
         Listener { name: "PLAINTEXT".to_owned(), host: "localhost".to_owned(), port: 9092, security_protocol: 0 };
+    let registered = |features: Arc<[BrokerFeature]>| Record::BrokerRegistered {
+        id: BrokerId(3),
+        epoch: BrokerEpoch(7),
+        incarnation: [1; 16],
+        directory: [2; 16],
+        rack: Some("here".into()),
+        listeners: [listener.clone()].into(),
+        registered: Timestamp(9),
+        fenced: true,
+        features,
+    };
     let records = [
         topic_created(),
         partition(moving.clone(), true),
         partition(moving, false),
         partition(offline, true),
-        Record::BrokerRegistered {
-            id: BrokerId(3),
-            epoch: BrokerEpoch(7),
-            incarnation: [1; 16],
-            directory: [2; 16],
-            rack: Some("here".into()),
-            listeners: [listener].into(),
-            registered: Timestamp(9),
-            fenced: true,
-        },
+        registered([].into()),
+        registered([BrokerFeature { name: "f".to_owned(), min: 1, max: 2 }].into()),
         Record::BrokerChanged { id: BrokerId(3), fenced: false, shutting_down: true, draining: true },
         Record::BrokerUnregistered { id: BrokerId(3) },
         Record::BrokerRestartedUncleanly { id: BrokerId(2) },

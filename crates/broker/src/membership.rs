@@ -8,12 +8,12 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytestring::ByteString;
-use ottla_metadata::Listener;
+use ottla_metadata::{BrokerFeature, FEATURES_IN_REGISTRATIONS, Listener};
 use ottla_node::{Identity, Joined};
 use ottla_protocol::{
     ErrorCode,
     messages::{
-        BrokerHeartbeatRequest, BrokerRegistrationRequest, BrokerRegistrationResponse,
+        BrokerHeartbeatRequest, BrokerRegistrationRequest, BrokerRegistrationResponse, broker_heartbeat_request,
         broker_registration_request::{Feature, Listener as WireListener},
     },
 };
@@ -50,6 +50,8 @@ pub struct Candidate {
     pub incarnation: [u8; 16],
     /// The port it chose for itself, if nobody said one.
     pub port: Option<u16>,
+    /// The features it serves.
+    pub features: Vec<BrokerFeature>,
 }
 
 /// Why a node was not taken in.
@@ -69,7 +71,13 @@ pub async fn join(seeds: &[String], candidate: &Candidate) -> Result<Joined, Joi
     let request = BrokerRegistrationRequest {
         broker_id: candidate.id.map_or(-1, |id| id.0),
         cluster_id: ByteString::new(),
-        ..registration(&candidate.listeners, candidate.rack.as_deref(), candidate.incarnation, candidate.directory)
+        ..registration(
+            &candidate.listeners,
+            candidate.rack.as_deref(),
+            candidate.incarnation,
+            candidate.directory,
+            &candidate.features,
+        )
     };
     let deadline = Instant::now() + JOIN_TIMEOUT;
     let mut reason = "nothing was tried".to_owned();
@@ -88,7 +96,7 @@ pub async fn join(seeds: &[String], candidate: &Candidate) -> Result<Joined, Joi
                         incarnation: candidate.incarnation,
                     });
                 }
-                Ok(answer) => match refusal(answer.error_code) {
+                Ok(answer) => match refusal(&answer) {
                     Some(refusal) => return Err(JoinError::Refused(refusal.to_owned())),
                     None => reason = format!("{address} answers with error {}", answer.error_code),
                 },
@@ -119,8 +127,8 @@ async fn ask(address: &str, request: &BrokerRegistrationRequest) -> Result<Broke
 }
 
 /// What is final about an answer; none where it is worth another try.
-fn refusal(code: i16) -> Option<&'static str> {
-    match code {
+fn refusal(answer: &BrokerRegistrationResponse) -> Option<&str> {
+    match answer.error_code {
         code if code == ErrorCode::DuplicateBrokerRegistration.code() => Some(
             "its node.id belongs to another node, or to this one with another data directory; leave node.id out, and \
              take a node that is gone out of the cluster with `ottla cluster decommission`",
@@ -129,7 +137,10 @@ fn refusal(code: i16) -> Option<&'static str> {
         code if code == ErrorCode::InvalidRequest.code() => {
             Some("its request is not valid; the member's log tells why")
         }
-        code if code == ErrorCode::UnsupportedVersion.code() => Some("the member runs another version"),
+        code if code == ErrorCode::UnsupportedVersion.code() => match &*answer.ottla_refusal {
+            "" => Some("the member runs another version"),
+            why => Some(why),
+        },
         _ => None,
     }
 }
@@ -140,6 +151,7 @@ fn registration(
     rack: Option<&str>,
     incarnation: [u8; 16],
     directory: Uuid,
+    features: &[BrokerFeature],
 ) -> BrokerRegistrationRequest {
     let listeners = listeners.iter().map(|listener| WireListener {
         name: listener.name.as_str().into(),
@@ -147,8 +159,8 @@ fn registration(
         port: listener.port,
         security_protocol: listener.security_protocol,
     });
-    let features = ottla_metadata::SUPPORTED_FEATURES.iter().map(|feature| Feature {
-        name: ByteString::from_static(feature.name),
+    let features = features.iter().map(|feature| Feature {
+        name: feature.name.as_str().into(),
         min_supported_version: feature.min,
         max_supported_version: feature.max,
     });
@@ -168,6 +180,7 @@ impl Broker {
     pub(crate) async fn keep_membership(self: Arc<Self>) {
         let mut stopping = self.stopping.subscribe();
         let mut known = false;
+        let mut refused = false;
         while !*stopping.borrow() {
             if !known && self.node.epoch().is_some() {
                 match self.node.end_joining() {
@@ -176,7 +189,7 @@ impl Broker {
                 }
             }
             match self.node.epoch() {
-                None => self.register().await,
+                None => self.register(&mut refused).await,
                 Some(epoch) if self.node.has_failed() => {
                     // Its leaderships go to others once it has gone quiet (rule L10).
                     tracing::debug!(%epoch, "the data directory is offline; no heartbeat");
@@ -213,15 +226,16 @@ impl Broker {
         *self.reported_to.lock() != self.node.controller_id()
     }
 
-    /// Asks the controller to register this run of the broker. Whether it did shows in the metadata.
-    async fn register(&self) {
+    /// Asks the controller to register this run of the broker. Whether it did shows in the metadata. `refused` is
+    /// whether it was told that it can't be, which is said once.
+    async fn register(&self, refused: &mut bool) {
         let own = self.node.registration();
         let identity = self.node.identity();
         let request = BrokerRegistrationRequest {
             broker_id: identity.node_id.0,
             cluster_id: identity.cluster_id.as_str().into(),
             previous_broker_epoch: own.previous_epoch.map_or(-1, |epoch| epoch.0),
-            ..registration(&own.listeners, own.rack.as_deref(), own.incarnation, identity.directory_id)
+            ..registration(&own.listeners, own.rack.as_deref(), own.incarnation, identity.directory_id, &own.features)
         };
         match self.ask_controller(request, broker_registration::serve).await {
             Ok(answer) if answer.error_code == ErrorCode::None.code() => {
@@ -229,6 +243,11 @@ impl Broker {
             }
             Ok(answer) if answer.error_code == ErrorCode::DuplicateBrokerRegistration.code() => {
                 tracing::info!("the cluster still waits for the last run of this broker to go quiet");
+            }
+            Ok(answer) if answer.error_code == ErrorCode::UnsupportedVersion.code() => {
+                if !std::mem::replace(refused, true) {
+                    tracing::error!(why = %answer.ottla_refusal, "the cluster does not take this node in");
+                }
             }
             Ok(answer) => tracing::debug!(code = answer.error_code, "not registered yet"),
             Err(error) => tracing::debug!(%error, "not registered yet"),
@@ -244,6 +263,7 @@ impl Broker {
             current_metadata_offset: self.node.image().offset().0,
             want_fence: false,
             want_shut_down,
+            ottla_features: self.features_to_report(),
             ..Default::default()
         };
         let answer = match self.ask_controller(request, broker_heartbeat::serve).await {
@@ -259,6 +279,20 @@ impl Broker {
             tracing::debug!(code = answer.error_code, "the heartbeat was refused");
         }
         answer.error_code == ErrorCode::None.code() && answer.should_shut_down
+    }
+
+    /// The features that this broker serves, as long as its registration can't hold them.
+    fn features_to_report(&self) -> Vec<broker_heartbeat_request::Feature> {
+        if self.node.image().level() >= FEATURES_IN_REGISTRATIONS {
+            return Vec::new();
+        }
+        let features = self.node.settings().supported_features();
+        let feature = |feature: ottla_metadata::Feature| broker_heartbeat_request::Feature {
+            name: ByteString::from_static(feature.name),
+            min_supported_version: feature.min,
+            max_supported_version: feature.max,
+        };
+        features.map(feature).collect()
     }
 
     /// Leaves the cluster in good order: what this broker leads is led by others first, as far as there are any.

@@ -163,6 +163,7 @@ fn client_rule_7_the_ranges_are_those_librdkafka_derives_its_features_from() {
         (ApiKey::ListPartitionReassignments, (0, 0)),
         (ApiKey::OffsetDelete, (0, 0)),
         (ApiKey::DescribeQuorum, (0, 2)),
+        (ApiKey::UpdateFeatures, (0, 2)),
         (ApiKey::UnregisterBroker, (0, 0)),
         (ApiKey::DescribeCluster, (0, 2)),
         (ApiKey::DescribeProducers, (0, 0)),

@@ -27,7 +27,7 @@ use ottla_protocol::{
         ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
         MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
         RaftRequest, RebalanceRequest, ReportDamageRequest, SyncGroupRequest, UnregisterBrokerRequest,
-        alter_configs_request,
+        UpdateFeaturesRequest, alter_configs_request,
         alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
         alter_partition_request, create_partitions_request,
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
@@ -48,6 +48,7 @@ use ottla_protocol::{
         offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
         report_damage_request,
         sync_group_request::SyncGroupRequestAssignment,
+        update_features_request::FeatureUpdateKey,
     },
 };
 use ottla_types::TopicId;
@@ -266,6 +267,9 @@ fn among_brokers() -> Vec<(i16, Vec<u8>)> {
     let topics = vec![describe_quorum_request::TopicData { topic_name: "__cluster_metadata".into(), partitions }];
     all.extend(frames(&DescribeQuorumRequest { topics }));
     all.extend(frames(&UnregisterBrokerRequest { broker_id: 99 }));
+    // Nobody knows it.
+    let feature_updates = vec![FeatureUpdateKey { feature: "f".into(), max_version_level: 1, ..Default::default() }];
+    all.extend(frames(&UpdateFeaturesRequest { feature_updates, ..Default::default() }));
     let partitions = vec![alter_partition_request::PartitionData { partition_index: 0, ..Default::default() }];
     let topics = vec![alter_partition_request::TopicData { topic_id: TopicId::from_bytes([7; 16]), partitions }];
     all.extend(frames(&AlterPartitionRequest { broker_id: 1, broker_epoch: 0x0777_7777_7777, topics }));

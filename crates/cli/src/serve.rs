@@ -74,6 +74,7 @@ async fn serve(mut settings: ServeSettings) -> Result<(), Failure> {
                 directory: Uuid::new_v4(),
                 incarnation: Uuid::new_v4().into_bytes(),
                 port,
+                features: settings.configs.supported_features().map(Into::into).collect(),
             };
             tokio::select! {
                 joined = join(&settings.join, &candidate) => Some(joined.map_err(Failure::failed)?),

@@ -20,8 +20,18 @@ const DEFAULT_LISTENER: &str = "PLAINTEXT://localhost:9092";
 const DEFAULT_DATA: &str = "./ottla-data";
 pub(crate) const DEFAULT_PORT: u16 = 9092;
 /// Environment variables with a meaning of their own.
-const OWN_VARIABLES: [&str; 7] =
-    ["OTTLA_LISTEN", "OTTLA_ADVERTISE", "OTTLA_JOIN", "OTTLA_DATA", "OTTLA_CONFIG", "OTTLA_LOG", "OTTLA_BOOTSTRAP"];
+const OWN_VARIABLES: [&str; 8] = [
+    "OTTLA_LISTEN",
+    "OTTLA_ADVERTISE",
+    "OTTLA_JOIN",
+    "OTTLA_DATA",
+    "OTTLA_CONFIG",
+    "OTTLA_LOG",
+    "OTTLA_BOOTSTRAP",
+    HIGHEST_LEVEL,
+];
+/// For tests of mixed clusters: the broker serves no feature level above this one (`docs/decisions/feature-levels.md`).
+const HIGHEST_LEVEL: &str = "OTTLA_MAX_FEATURE_LEVEL";
 
 /// What can be said on the command line.
 #[derive(Args, Clone, Debug, Default)]
@@ -103,7 +113,14 @@ impl ServeSettings {
             None => args.join.clone(),
         };
         let join = join.iter().flat_map(|given| given.split(',')).map(seed).collect::<Result<_, _>>()?;
-        Self::check(pairs, join, warnings, ipv6)
+        let mut settings = Self::check(pairs, join, warnings, ipv6)?;
+        if let Some(text) = environment.get(HIGHEST_LEVEL) {
+            let level = text.parse().map_err(|_| {
+                Failure::usage(format!("{HIGHEST_LEVEL}={text} is not valid, it must be a feature level, such as 1"))
+            })?;
+            settings.configs = settings.configs.with_highest_level(level);
+        }
+        Ok(settings)
     }
 
     fn check(

@@ -54,7 +54,7 @@ pub use error::Error;
 pub use group_consumer::GroupConsumer;
 pub use groups::{GroupInfo, GroupKind, GroupMember, ListedGroup};
 pub use metadata::{BrokerInfo, PartitionInfo, TopicInfo, TopicPartition};
-pub use nodes::{Move, Node, NodeListener, Nodes};
+pub use nodes::{LEVEL, Move, Node, NodeListener, Nodes};
 pub use offsets::{Found, Position};
 pub use producer::{Acks, Delivered, Delivery, NewRecord, Producer, ProducerConfig};
 pub use replicas::{Election, PartitionResult, Reassignment};

@@ -5,12 +5,15 @@
 
 use ottla_protocol::messages::{
     DecommissionRequest, DescribeNodesRequest, DescribeNodesResponse, RebalanceRequest, UnregisterBrokerRequest,
-    describe_nodes_response,
+    UpdateFeaturesRequest, describe_nodes_response, update_features_request::FeatureUpdateKey,
 };
 use ottla_types::{BrokerId, PartitionIndex};
 use uuid::Uuid;
 
-use crate::{Client, Error, Target, TopicPartition, error::check};
+use crate::{Client, Error, Target, TopicPartition, admin::CHANGE_TIMEOUT_MS, error::check};
+
+/// The feature whose levels say which of Ottla's own forms a cluster uses.
+pub const LEVEL: &str = "ottla.version";
 
 /// A cluster as its controller knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,9 @@ pub struct Nodes {
     pub controller: Option<BrokerId>,
     /// All that are registered, by ascending id.
     pub nodes: Vec<Node>,
+    /// The finalised level of [`LEVEL`]: which of Ottla's own forms are written. `None` from a controller of before
+    /// there were levels, when all was what is level 1 now.
+    pub level: Option<i16>,
     /// Partitions of all topics.
     pub partitions: i32,
     /// Those without a leader.
@@ -68,6 +74,8 @@ pub struct Node {
     pub disk_free: Option<u64>,
     /// The version of its software.
     pub version: String,
+    /// The lowest and the highest level of [`LEVEL`] that it supports, if that is known.
+    pub levels: Option<(i16, i16)>,
 }
 
 /// A listener of a node.
@@ -140,6 +148,27 @@ impl Client {
         .await
     }
 
+    /// Raises a feature to a level that all nodes support (KIP-584), or with `validate_only` says whether that could be
+    /// done. Also works against Kafka.
+    ///
+    /// # Errors
+    /// A node does not support the level (`INVALID_UPDATE_VERSION`), or has not said whether it does.
+    pub async fn raise_feature(&self, feature: &str, level: i16, validate_only: bool) -> Result<(), Error> {
+        let update =
+            FeatureUpdateKey { feature: feature.into(), max_version_level: level, ..FeatureUpdateKey::default() };
+        let request =
+            UpdateFeaturesRequest { timeout_ms: CHANGE_TIMEOUT_MS, feature_updates: vec![update], validate_only };
+        self.change(|| async {
+            let answer = self.request_once(Target::Controller, &request).await?;
+            let what = || format!("feature {feature}");
+            check(what, answer.error_code, answer.error_message.as_deref())?;
+            // Before version 2 each feature has an outcome of its own.
+            let own = answer.results.first();
+            own.map_or(Ok(()), |row| check(what, row.error_code, row.error_message.as_deref()))
+        })
+        .await
+    }
+
     /// Takes a node that has stopped for good out of the cluster.
     ///
     /// # Errors
@@ -169,6 +198,7 @@ fn nodes(answer: &DescribeNodesResponse) -> Nodes {
         below_min_isr: answer.below_min_isr,
         reassigning: answer.reassigning,
         single_copy_topics,
+        level: (answer.level > 0).then_some(answer.level),
     }
 }
 
@@ -194,6 +224,7 @@ fn node(row: &describe_nodes_response::Node) -> Node {
         disk_total: u64::try_from(row.disk_total).ok(),
         disk_free: u64::try_from(row.disk_free).ok(),
         version: row.version.to_string(),
+        levels: (row.max_level > 0).then_some((row.min_level, row.max_level)),
     }
 }
 

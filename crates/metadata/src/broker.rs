@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ottla_types::{BrokerEpoch, BrokerId, Timestamp};
 
-use crate::Listener;
+use crate::{BrokerFeature, Listener};
 
 /// A registered broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Broker {
     pub listeners: Arc<[Listener]>,
     /// When it registered, by the controller's wall clock.
     pub registered: Timestamp,
+    /// The features it serves (KIP-584); empty if the cluster's level was too low to write them down.
+    pub features: Arc<[BrokerFeature]>,
     /// It is not to be relied on: it has only just registered, or was not heard of for too long. A fenced broker leads
     /// nothing and is in no ISR (rule A1).
     pub fenced: bool,

@@ -2,13 +2,13 @@
 //!
 //! What is not here: what is answered (`reply.rs`) and who decides how (`decide.rs`).
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, TopicId};
 
 #[cfg(doc)]
 use crate::Reply;
-use crate::{Listener, config::Operation};
+use crate::{BrokerFeature, Listener, config::Operation};
 
 /// Something a broker or a client wants to be so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,17 @@ pub enum Command {
         /// Only say which.
         dry_run: bool,
     },
+    /// Feature levels are raised or lowered: all that are named, or none (KIP-584, KIP-1022). Answered with
+    /// [`Reply::Done`].
+    UpdateFeatures {
+        /// What to change.
+        updates: Vec<FeatureUpdate>,
+        /// Only say whether it could be done.
+        validate_only: bool,
+        /// What the brokers say they serve, as far as the controller has heard. It counts where the metadata does not
+        /// hold it.
+        reported: Reported,
+    },
     /// A broker needs `count` producer ids (at least 1) to hand out. Answered with [`Reply::ProducerIds`].
     AllocateProducerIds {
         /// The broker.
@@ -170,6 +181,34 @@ pub struct BrokerRegistration {
     /// no other brokers and it leads all it has, it begins unfenced and goes on leading: nobody else could take part,
     /// and a start costs no records for each partition.
     pub alone: bool,
+    /// The features it serves (KIP-584).
+    pub features: Arc<[BrokerFeature]>,
+}
+
+/// What brokers say they serve, each with the registration it said it in: another run of it may serve something else.
+/// An empty list is of a version of Ottla that does not tell.
+pub type Reported = BTreeMap<BrokerId, (BrokerEpoch, Arc<[BrokerFeature]>)>;
+
+/// A feature's level to be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureUpdate {
+    /// The feature's name.
+    pub name: String,
+    /// The level it is to have; 0 if it is not to be used.
+    pub level: i16,
+    /// In which direction.
+    pub change: FeatureChange,
+}
+
+/// In which direction a feature's level may go (KIP-584's and KIP-778's upgrade types).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeatureChange {
+    /// Up.
+    Upgrade,
+    /// Down, if nothing is lost by it.
+    SafeDowngrade,
+    /// Down. Ottla has no level that loses something: what is not safe is refused.
+    UnsafeDowngrade,
 }
 
 /// A copy that can't be trusted.

@@ -10,6 +10,7 @@ mod cluster;
 mod configs;
 mod drain;
 mod election;
+mod features;
 mod isr;
 mod placement;
 mod reassignment;
@@ -37,7 +38,7 @@ pub fn decide(
     command: Command,
 ) -> Result<(Vec<Record>, Reply), Refusal> {
     match command {
-        Command::Bootstrap => Ok(cluster::bootstrap(image, entropy)),
+        Command::Bootstrap => Ok(cluster::bootstrap(image, settings, entropy)),
         Command::RegisterBroker(registration) => brokers::register(image, settings, now, registration),
         Command::FenceBroker { id, epoch } => brokers::fence(image, settings, id, epoch),
         Command::UnfenceBroker { id, epoch } => brokers::unfence(image, settings, id, epoch),
@@ -47,6 +48,10 @@ pub fn decide(
         }
         Command::UnregisterBroker { id } => brokers::unregister(image, settings, id),
         Command::DrainBroker { id, drain } => drain::drain(image, settings, id, drain),
+        Command::UpdateFeatures { updates, validate_only, reported } => {
+            let records = features::update(image, settings, &updates, &reported)?;
+            Ok((unless(validate_only, records), Reply::Done))
+        }
         Command::AllocateProducerIds { broker, epoch, count } => cluster::allocate(image, broker, epoch, count),
         Command::AlterPartitions { broker, epoch, changes } => isr::alter(image, settings, broker, epoch, changes),
         Command::ElectLeaders { kind, partitions } => {

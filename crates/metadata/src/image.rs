@@ -12,7 +12,7 @@ use std::{
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
 
 use crate::{
-    Broker, ConfigResource, Partition, Record, Topic,
+    Broker, ConfigResource, OTTLA_VERSION, Partition, Record, Topic,
     config::{Layers, Overrides, Settings},
     name::metric_name,
 };
@@ -65,7 +65,17 @@ impl Image {
                     _ => features.insert(name.clone(), *level),
                 };
             }
-            Record::BrokerRegistered { id, epoch, incarnation, directory, rack, listeners, registered, fenced } => {
+            Record::BrokerRegistered {
+                id,
+                epoch,
+                incarnation,
+                directory,
+                rack,
+                listeners,
+                registered,
+                fenced,
+                features,
+            } => {
                 self.register(Broker {
                     id: *id,
                     epoch: *epoch,
@@ -74,6 +84,7 @@ impl Image {
                     rack: rack.clone(),
                     listeners: listeners.clone(),
                     registered: *registered,
+                    features: features.clone(),
                     fenced: *fenced,
                     shutting_down: false,
                     draining: self.broker(*id).is_some_and(|known| known.draining),
@@ -144,6 +155,17 @@ impl Image {
     /// The finalised feature levels by name.
     pub fn features(&self) -> &BTreeMap<String, i16> {
         &self.features
+    }
+
+    /// The level of a feature: 0 if it is not used.
+    pub fn level_of(&self, feature: &str) -> i16 {
+        let unset = if feature == OTTLA_VERSION.name { 1 } else { 0 };
+        self.features.get(feature).copied().unwrap_or(unset)
+    }
+
+    /// The level of [`OTTLA_VERSION`], from 1 on: what may be written down.
+    pub fn level(&self) -> i16 {
+        self.level_of(OTTLA_VERSION.name)
     }
 
     /// The epoch that goes with [`Image::features`] in ApiVersions: it never falls, which is all clients ask of it.
@@ -339,7 +361,8 @@ fn change_entry<K: Ord + Clone>(all: &mut Arc<BTreeMap<K, Overrides>>, id: &K, c
     }
 }
 
-fn broker_records(broker: &Broker) -> impl Iterator<Item = Record> {
+/// A broker as it is.
+pub(crate) fn broker_records(broker: &Broker) -> impl Iterator<Item = Record> {
     let Broker { id, fenced, shutting_down, draining, .. } = *broker;
     let registered = Record::BrokerRegistered {
         id,
@@ -350,6 +373,7 @@ fn broker_records(broker: &Broker) -> impl Iterator<Item = Record> {
         listeners: broker.listeners.clone(),
         registered: broker.registered,
         fenced,
+        features: broker.features.clone(),
     };
     let changed = Record::BrokerChanged { id, fenced, shutting_down, draining };
     [Some(registered), (shutting_down || draining).then_some(changed)].into_iter().flatten()

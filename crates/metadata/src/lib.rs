@@ -51,11 +51,14 @@ pub mod config;
 
 pub use broker::Broker;
 pub use command::{
-    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, DamagedCopy, Election, IncrementalAlteration,
-    IsrChange, NewPartitions, NewTopic, TopicRef,
+    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, DamagedCopy, Election, FeatureChange, FeatureUpdate,
+    IncrementalAlteration, IsrChange, NewPartitions, NewTopic, Reported, TopicRef,
 };
 pub use decide::decide;
-pub use feature::{ELIGIBLE_LEADER_REPLICAS_VERSION, Feature, GROUP_VERSION, METADATA_VERSION, SUPPORTED_FEATURES};
+pub use feature::{
+    BrokerFeature, ELIGIBLE_LEADER_REPLICAS_VERSION, FEATURES_IN_REGISTRATIONS, Feature, GROUP_VERSION,
+    METADATA_VERSION, OTTLA_VERSION, SUPPORTED_FEATURES, UnsupportedLevel,
+};
 pub use health::{Health, Load};
 pub use image::Image;
 pub use name::{MAX_TOPIC_NAME, OFFSETS_TOPIC, is_internal_topic, validate_topic_name};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ottla_types::{BrokerEpoch, BrokerId, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
 
-use crate::Partition;
+use crate::{BrokerFeature, FEATURES_IN_REGISTRATIONS, Partition};
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub enum Record {
         registered: Timestamp,
         /// Whether it still has to show that it has caught up with the metadata (rule M4); false in version 0.
         fenced: bool,
+        /// The features it serves (KIP-584). Version 2 has some, those before have none.
+        features: Arc<[BrokerFeature]>,
     },
     /// A registered broker is now in this state; a new registration begins another.
     BrokerChanged {
@@ -129,6 +131,17 @@ pub enum Record {
         /// The offset of the first record the snapshot does not cover.
         offset: Offset,
     },
+}
+
+impl Record {
+    /// The level of [`OTTLA_VERSION`](crate::OTTLA_VERSION) from which this may be written down: versions of Ottla that
+    /// serve only lower ones can't read it.
+    pub fn level(&self) -> i16 {
+        match self {
+            Record::BrokerRegistered { features, .. } if !features.is_empty() => FEATURES_IN_REGISTRATIONS,
+            _ => 1,
+        }
+    }
 }
 
 /// What a config is set on.

@@ -4,7 +4,7 @@
 
 use ottla_types::{BrokerId, PartitionIndex, TopicId};
 
-use crate::config::ConfigError;
+use crate::{UnsupportedLevel, config::ConfigError};
 
 /// A refusal; its text is for the client's `error_message`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +69,19 @@ pub enum Refusal {
     /// `INVALID_UPDATE_VERSION` (95)
     #[error("The partition has changed since the state that the change starts from.")]
     InvalidUpdateVersion,
+    /// `INVALID_UPDATE_VERSION` (95): a feature can't have that level.
+    #[error("Invalid update version {level} for feature {name}. {why}")]
+    InvalidLevel {
+        /// The feature.
+        name: String,
+        /// The level that was asked for.
+        level: i16,
+        /// Why not.
+        why: String,
+    },
+    /// `UNSUPPORTED_VERSION` (35): a broker can't serve what the cluster has finalised.
+    #[error(transparent)]
+    UnsupportedLevel(#[from] UnsupportedLevel),
     /// `INELIGIBLE_REPLICA` (107): fenced, shutting down, or registered again since the leader saw it.
     #[error("Broker {0} can't join the ISR: {1}.")]
     IneligibleReplica(BrokerId, &'static str),

@@ -14,7 +14,7 @@ use std::{
 };
 
 use ottla_consensus::{ChangeError, Status};
-use ottla_metadata::{Broker, Command, Image, Refusal};
+use ottla_metadata::{Broker, Command, Image, Refusal, Reported};
 use ottla_types::{BrokerId, LeaderEpoch, Tick};
 use parking_lot::{Condvar, Mutex};
 
@@ -80,6 +80,8 @@ struct Watch {
     /// The term that `heard` is of.
     term: Option<LeaderEpoch>,
     heard: HashMap<BrokerId, Heard>,
+    /// What each said last that it serves. It holds for that registration, whatever the term.
+    reported: Reported,
     stopping: bool,
 }
 
@@ -138,7 +140,11 @@ impl Caretaker {
         };
         let (_, broker) = registered()?;
         let now = self.storage.tick();
-        self.watch.lock().heard.insert(id, Heard { at: now, suspected: None });
+        {
+            let mut watch = self.watch.lock();
+            watch.heard.insert(id, Heard { at: now, suspected: None });
+            watch.reported.insert(id, (epoch, Arc::clone(&heartbeat.features)));
+        }
         let caught_up = heartbeat.offset.0 > epoch.0;
         if heartbeat.want_shut_down {
             if !broker.shutting_down {
@@ -151,6 +157,11 @@ impl Caretaker {
         let (image, broker) = registered()?;
         let may_shut_down = broker.shutting_down && image.led_by(id).next().is_none();
         Ok(HeartbeatReply { caught_up, fenced: broker.fenced, may_shut_down })
+    }
+
+    /// What brokers have said they serve.
+    pub(crate) fn reported(&self) -> Reported {
+        self.watch.lock().reported.clone()
     }
 
     /// A broker's connection has ended.

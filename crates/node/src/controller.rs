@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use ottla_consensus::{Consensus, ProposeError, Status};
 use ottla_log::Checkpoint;
 use ottla_metadata::{
-    Command, ConfigResource, Image, Partition as Described, Record, Refusal, Reply,
+    BrokerFeature, Command, ConfigResource, Image, Partition as Described, Record, Refusal, Reply,
     config::{BrokerConfig, GroupConfig, Settings, TopicConfig},
     decide,
 };
@@ -161,6 +161,11 @@ impl Controller {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The features that this broker serves.
+    pub(crate) fn features(&self) -> Arc<[BrokerFeature]> {
+        self.settings.supported_features().map(BrokerFeature::from).collect()
     }
 
     pub(crate) fn incarnation(&self) -> [u8; 16] {

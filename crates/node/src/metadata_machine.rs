@@ -19,10 +19,9 @@ pub(crate) struct MetadataMachine {
 
 impl Application for MetadataMachine {
     fn apply(&mut self, proposal: &Bytes) {
-        match decode(proposal) {
-            Ok(records) => self.controller.apply(&records),
-            Err(error) => stop(&error),
-        }
+        let records = decode(proposal).unwrap_or_else(|error| stop(&error));
+        self.check_levels(&records);
+        self.controller.apply(&records);
     }
 
     fn snapshot(&self) -> Bytes {
@@ -34,6 +33,7 @@ impl Application for MetadataMachine {
         if !matches!(records.last(), Some(Record::SnapshotEnd { .. })) {
             return Err("it is not whole".to_owned());
         }
+        self.check_levels(&records);
         let mut image = Image::default();
         records.iter().for_each(|record| image.apply(record));
         self.controller.replace(image);
@@ -42,6 +42,17 @@ impl Application for MetadataMachine {
 
     fn status(&mut self, status: &Status) {
         self.controller.status_changed(status);
+    }
+}
+
+impl MetadataMachine {
+    /// Ends the process where a level was finalised that it does not serve: the others go on in ways that this version
+    /// does not know. What lies here is whole, and a newer version goes on with it.
+    fn check_levels(&self, records: &[Record]) {
+        if let Err(error) = self.controller.settings().check_levels(records) {
+            tracing::error!(%error, "this node can't be part of its cluster any more; stopping");
+            std::process::exit(1);
+        }
     }
 }
 

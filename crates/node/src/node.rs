@@ -20,7 +20,7 @@ use bytes::Bytes;
 use ottla_consensus::{Config as ConsensusConfig, Consensus, OpenError as OpenLogError, Reply as LogReply, Status};
 use ottla_log::{Disk, Space};
 use ottla_metadata::{
-    BrokerRegistration, Command, Image, Listener, NewTopic, OFFSETS_TOPIC, Refusal, Reply,
+    BrokerFeature, BrokerRegistration, Command, Image, Listener, NewTopic, OFFSETS_TOPIC, Refusal, Reply, Reported,
     config::{BrokerConfig, GroupConfig, Settings},
     is_internal_topic,
 };
@@ -310,6 +310,7 @@ impl Node {
                 listeners: Arc::clone(&listeners),
                 previous_epoch: proof,
                 alone: true,
+                features: controller.features(),
             };
             register_alone(&controller, registration)?;
             if !clean {
@@ -382,6 +383,7 @@ impl Node {
             listeners: Arc::clone(&self.listeners),
             previous_epoch: self.proof,
             alone: false,
+            features: self.controller.features(),
         }
     }
 
@@ -475,6 +477,11 @@ impl Node {
     /// and lets it go once it leads nothing. Waits for what that decides.
     pub fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, SubmitError> {
         self.caretaker.heartbeat(heartbeat)
+    }
+
+    /// What brokers have said they serve, where their registrations do not hold it; heard as the controller.
+    pub fn reported_features(&self) -> Reported {
+        self.caretaker.reported()
     }
 
     /// A broker's connection has ended, which a live one replaces at once.
@@ -598,7 +605,7 @@ fn register_alone(controller: &Controller, registration: BrokerRegistration) -> 
 }
 
 /// A broker's report to the controller (KIP-631).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     /// The broker.
     pub broker: BrokerId,
@@ -610,6 +617,8 @@ pub struct Heartbeat {
     pub want_fence: bool,
     /// It wants to shut down.
     pub want_shut_down: bool,
+    /// The features it serves, where its registration does not hold them. One of a version that does not tell has none.
+    pub features: Arc<[BrokerFeature]>,
 }
 
 /// Nobody knows what of the metadata log is on the disk, so nobody may act on it (rule L10).

@@ -201,6 +201,7 @@ impl World {
                 listeners: [].into(),
                 previous_epoch: broker.previous_epoch,
                 alone: false,
+                features: self.settings.supported_features().map(Into::into).collect(),
             }),
             Some(epoch) => Ask::Heartbeat { epoch, offset: broker.image.offset(), leave: broker.leaving.is_some() },
         };

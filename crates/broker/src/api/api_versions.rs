@@ -5,7 +5,7 @@
 //! how client and broker find a version they share (KIP-511). KIP-584 for the features.
 
 use bytestring::ByteString;
-use ottla_metadata::{Image, SUPPORTED_FEATURES};
+use ottla_node::Node;
 use ottla_protocol::{
     ApiKey, ErrorCode, GatherOut, Reader,
     messages::{
@@ -48,18 +48,18 @@ pub(super) fn serve(context: &Context<'_>, client: &mut Client, reader: &mut Rea
         client.software = Some((kept(name), kept(version)));
     }
     let is_ottla = client.software.as_ref().is_some_and(|(name, _)| name == OTTLA);
-    encode(context.header, &response(&context.broker.node.image(), context.version(), is_ottla))
+    encode(context.header, &response(&context.broker.node, context.version(), is_ottla))
 }
 
-fn response(image: &Image, version: i16, is_ottla: bool) -> ApiVersionsResponse {
-    let supported =
-        SUPPORTED_FEATURES.iter().filter(|feature| feature.min > 0 || version >= ZERO_FEATURE_VERSION).map(|feature| {
-            SupportedFeatureKey {
-                name: ByteString::from_static(feature.name),
-                min_version: feature.min,
-                max_version: feature.max,
-            }
-        });
+fn response(node: &Node, version: i16, is_ottla: bool) -> ApiVersionsResponse {
+    let image = node.image();
+    let told = node.settings().supported_features();
+    let told = told.filter(|feature| feature.min > 0 || version >= ZERO_FEATURE_VERSION);
+    let supported = told.map(|feature| SupportedFeatureKey {
+        name: ByteString::from_static(feature.name),
+        min_version: feature.min,
+        max_version: feature.max,
+    });
     let finalized = image.features().iter().map(|(name, &level)| FinalizedFeatureKey {
         name: name.as_str().into(),
         max_version_level: level,

@@ -1,5 +1,6 @@
 //! BrokerHeartbeat (key 63): a broker is there, says how far it has applied the metadata, and may ask to go (KIP-631).
 
+use ottla_metadata::BrokerFeature;
 use ottla_node::{Heartbeat, Node};
 use ottla_protocol::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};
 use ottla_types::{BrokerEpoch, BrokerId, Offset};
@@ -18,12 +19,18 @@ pub(super) fn handle(
 
 /// What the controller does.
 pub(crate) fn serve(node: &Node, request: BrokerHeartbeatRequest) -> BrokerHeartbeatResponse {
+    let features = request.ottla_features.iter().map(|feature| BrokerFeature {
+        name: feature.name.to_string(),
+        min: feature.min_supported_version,
+        max: feature.max_supported_version,
+    });
     let heartbeat = Heartbeat {
         broker: BrokerId(request.broker_id),
         epoch: BrokerEpoch(request.broker_epoch),
         offset: Offset(request.current_metadata_offset),
         want_fence: request.want_fence,
         want_shut_down: request.want_shut_down,
+        features: features.collect(),
     };
     match node.heartbeat(&heartbeat) {
         Ok(reply) => BrokerHeartbeatResponse {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use ottla_metadata::{Broker, BrokerRegistration, Command, Listener, Refusal, Reply};
+use ottla_metadata::{Broker, BrokerFeature, BrokerRegistration, Command, Listener, Refusal, Reply};
 use ottla_node::{Node, SubmitError};
 use ottla_protocol::{
     ErrorCode,
@@ -20,8 +20,9 @@ pub(super) fn handle(context: &Context<'_>, request: BrokerRegistrationRequest) 
 
 /// What the controller does.
 pub(crate) fn serve(node: &Node, request: BrokerRegistrationRequest) -> BrokerRegistrationResponse {
-    let refused = |code: ErrorCode| BrokerRegistrationResponse {
+    let refused = |code: ErrorCode, why: &str| BrokerRegistrationResponse {
         error_code: code.code(),
+        ottla_refusal: why.into(),
         broker_epoch: -1,
         ottla_node_id: -1,
         ..Default::default()
@@ -30,7 +31,7 @@ pub(crate) fn serve(node: &Node, request: BrokerRegistrationRequest) -> BrokerRe
     if !request.cluster_id.is_empty() && *request.cluster_id != *node.cluster_id() {
         let (broker, cluster) = (request.broker_id, &request.cluster_id);
         tracing::warn!(broker, %cluster, "a broker of another cluster is refused");
-        return refused(ErrorCode::InconsistentClusterId);
+        return refused(ErrorCode::InconsistentClusterId, "");
     }
     // A number stays with its directory: a voter of the metadata log whose disk was replaced would vote again without
     // what it has promised (rule M2).
@@ -41,7 +42,7 @@ pub(crate) fn serve(node: &Node, request: BrokerRegistrationRequest) -> BrokerRe
             broker = request.broker_id,
             "a broker comes with another data directory than before, and is refused"
         );
-        return refused(ErrorCode::DuplicateBrokerRegistration);
+        return refused(ErrorCode::DuplicateBrokerRegistration, "");
     }
     match register(node, request) {
         Ok((id, epoch)) => BrokerRegistrationResponse {
@@ -57,7 +58,7 @@ pub(crate) fn serve(node: &Node, request: BrokerRegistrationRequest) -> BrokerRe
             }
             let failure = Failure::from(error);
             tracing::info!(why = %failure.message, "a broker's registration is refused");
-            refused(failure.code)
+            refused(failure.code, &failure.message)
         }
     }
 }
@@ -69,6 +70,11 @@ fn register(node: &Node, request: BrokerRegistrationRequest) -> Result<(BrokerId
         port: listener.port,
         security_protocol: listener.security_protocol,
     });
+    let features = request.features.iter().map(|feature| BrokerFeature {
+        name: feature.name.to_string(),
+        min: feature.min_supported_version,
+        max: feature.max_supported_version,
+    });
     let registration = BrokerRegistration {
         id: (request.broker_id >= 0).then_some(BrokerId(request.broker_id)),
         directory: request.log_dirs.first().copied().unwrap_or_default(),
@@ -77,6 +83,7 @@ fn register(node: &Node, request: BrokerRegistrationRequest) -> Result<(BrokerId
         listeners: listeners.collect(),
         alone: false,
         previous_epoch: (request.previous_broker_epoch >= 0).then_some(BrokerEpoch(request.previous_broker_epoch)),
+        features: features.collect(),
     };
     match node.submit(Command::RegisterBroker(registration))? {
         Reply::BrokerRegistered { id, epoch } => Ok((id, epoch)),

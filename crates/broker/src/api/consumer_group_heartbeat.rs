@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use ottla_group::{Command, ConsumerHeartbeat, ConsumerHeartbeatReply, Reply, TopicPartitions};
+use ottla_metadata::GROUP_VERSION;
 use ottla_protocol::{
     ErrorCode,
     messages::{
@@ -20,6 +21,8 @@ use super::{
 
 /// First version whose members make their own ids (KIP-1082).
 const CLIENT_IDS_VERSION: i16 = 1;
+/// The level of `group.version` that has the protocol.
+const CONSUMER_PROTOCOL_LEVEL: i16 = 1;
 
 pub(super) fn handle(
     context: &Context<'_>,
@@ -53,17 +56,22 @@ pub(super) fn handle(
         _ => None,
     };
     let group = Arc::clone(&heartbeat.group);
-    let pending = match context.broker.node.group_config().consumer_protocol {
-        true => Some(context.broker.node.groups().submit(&group, Command::ConsumerHeartbeat(heartbeat), pick)),
-        false => None,
+    let node = &context.broker.node;
+    let off = if !node.group_config().consumer_protocol {
+        Some("group.coordinator.rebalance.protocols of this broker leaves out `consumer`")
+    } else if node.image().level_of(GROUP_VERSION.name) < CONSUMER_PROTOCOL_LEVEL {
+        Some("the cluster has finalised group.version at a level without the consumer protocol")
+    } else {
+        None
+    };
+    let pending = match off {
+        None => Ok(node.groups().submit(&group, Command::ConsumerHeartbeat(heartbeat), pick)),
+        Some(why) => Err(Failure { code: ErrorCode::UnsupportedVersion, message: why.to_owned() }),
     };
     async move {
         let heard = match pending {
-            Some(pending) => flatten(pending.await),
-            None => Err(Failure {
-                code: ErrorCode::UnsupportedVersion,
-                message: "group.coordinator.rebalance.protocols of this broker leaves out `consumer`".to_owned(),
-            }),
+            Ok(pending) => flatten(pending.await),
+            Err(failure) => Err(failure),
         };
         match heard {
             Ok(reply) => accepted(reply),

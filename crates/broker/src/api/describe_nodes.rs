@@ -1,7 +1,9 @@
 //! DescribeNodes (key 20001, Ottla's own): the nodes of the cluster and how its partitions are, for people: what
 //! `ottla cluster status` shows. Any node answers, from the metadata it has applied.
 
-use ottla_metadata::{Broker, Image, config::TopicConfig};
+use std::sync::Arc;
+
+use ottla_metadata::{Broker, Image, OTTLA_VERSION, Reported, config::TopicConfig};
 use ottla_node::Node;
 use ottla_protocol::messages::{
     DescribeNodesRequest, DescribeNodesResponse,
@@ -13,15 +15,17 @@ use super::Context;
 pub(super) fn handle(context: &Context<'_>, _request: DescribeNodesRequest) -> DescribeNodesResponse {
     let node = &context.broker.node;
     let (image, log) = (node.image(), node.log_status());
+    let reported = node.reported_features();
     let mut response = DescribeNodesResponse {
         cluster_id: node.cluster_id().into(),
+        level: image.level(),
         controller_id: log.leader.map_or(-1, |leader| leader.0),
         nodes: image
             .brokers()
             .map(|broker| WireNode {
                 voter: log.voters.contains(&broker.id),
                 leader_of_log: log.leader == Some(broker.id),
-                ..described(node, &image, broker)
+                ..described(node, &image, broker, &reported)
             })
             .collect(),
         ..Default::default()
@@ -30,7 +34,7 @@ pub(super) fn handle(context: &Context<'_>, _request: DescribeNodesRequest) -> D
     response
 }
 
-fn described(node: &Node, image: &Image, broker: &Broker) -> WireNode {
+fn described(node: &Node, image: &Image, broker: &Broker, reported: &Reported) -> WireNode {
     let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let is_own = broker.id == node.id();
     // Each node knows its own disk.
@@ -42,6 +46,7 @@ fn described(node: &Node, image: &Image, broker: &Broker) -> WireNode {
         port: listener.port,
         security_protocol: listener.security_protocol,
     };
+    let (min_level, max_level) = levels(node, broker, reported);
     let lagging = image.partitions_of(broker.id).filter(|(_, _, partition)| !partition.isr.contains(&broker.id));
     WireNode {
         node_id: broker.id.0,
@@ -57,8 +62,24 @@ fn described(node: &Node, image: &Image, broker: &Broker) -> WireNode {
         disk_total: bytes(space.as_ref().map(|space| space.total)),
         disk_free: bytes(space.as_ref().map(|space| space.available)),
         version: if is_own { env!("CARGO_PKG_VERSION").into() } else { Default::default() },
+        min_level,
+        max_level,
         ..Default::default()
     }
+}
+
+/// The lowest and the highest level of Ottla's own forms that a broker serves, or -1: what its registration says, or what
+/// this node has heard as the controller; of itself it knows. One that says nothing is from before there were levels.
+fn levels(node: &Node, broker: &Broker, reported: &Reported) -> (i16, i16) {
+    let reported = reported.get(&broker.id).filter(|(epoch, _)| *epoch == broker.epoch);
+    let said = match reported {
+        _ if broker.id == node.id() => node.registration().features,
+        _ if !broker.features.is_empty() => Arc::clone(&broker.features),
+        Some((_, features)) => Arc::clone(features),
+        None => return (-1, -1),
+    };
+    let levels = said.iter().find(|feature| feature.name == OTTLA_VERSION.name);
+    levels.map_or((OTTLA_VERSION.min, OTTLA_VERSION.min), |feature| (feature.min, feature.max))
 }
 
 fn count_partitions(node: &Node, image: &Image, response: &mut DescribeNodesResponse) {

@@ -77,6 +77,7 @@ mod rebalance;
 pub(crate) mod report_damage;
 mod sync_group;
 mod unregister_broker;
+mod update_features;
 
 /// Who is behind a connection, as far as it said.
 #[derive(Clone, Debug, Default)]
@@ -253,6 +254,7 @@ static TABLE: &[Row] = &[
     row!(ListPartitionReassignments, Describe, Inline(list_partition_reassignments::handle)),
     row!(OffsetDelete, Delete, Waiting(offset_delete::handle)),
     row!(DescribeQuorum, Describe, Controlled(describe_quorum::handle)),
+    row!(UpdateFeatures, Alter, Controlled(update_features::handle)),
     row!(AlterPartition, ClusterAction, Controlled(alter_partition::handle)),
     row!(Envelope, ClusterAction, Blocking(envelope::handle)),
     row!(DescribeCluster, Describe, Inline(describe_cluster::handle)),

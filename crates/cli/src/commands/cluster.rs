@@ -1,11 +1,13 @@
 //! `ottla cluster`: how a cluster is, and moving what it holds.
 //!
 //! `status`, `nodes`, `decommission` and `rebalance` ask what only Ottla answers. Not here: how the answers are shown
-//! (`cluster/show.rs`), elections (`cluster/elect.rs`) and moving single partitions (`cluster/reassign.rs`).
+//! (`cluster/show.rs`), upgrades (`cluster/upgrade.rs`), elections (`cluster/elect.rs`) and moving single partitions
+//! (`cluster/reassign.rs`).
 
 mod elect;
 mod reassign;
 mod show;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -33,11 +35,13 @@ Examples:
   ottla cluster nodes
   ottla cluster decommission 3 --wait       move everything off node 3, so that it can leave
   ottla cluster rebalance --dry-run         show what would be moved to spread it evenly
+  ottla cluster upgrade --dry-run           after new binaries: can the cluster use what they brought?
   ottla cluster elect preferred             give leadership back to the first of the replicas
   ottla cluster reassign orders:0 --to 1,2,3
   ottla cluster reassign                    show what is on its way
 
-status, nodes, decommission and rebalance need an Ottla cluster, the others work against any Kafka-compatible one.")]
+status, nodes, decommission, rebalance and upgrade need an Ottla cluster, the others work against any Kafka-compatible
+one.")]
 pub(crate) struct ClusterCommandArgs {
     #[command(subcommand)]
     command: ClusterCommand,
@@ -100,6 +104,9 @@ Examples:
         #[arg(long)]
         dry_run: bool,
     },
+    /// Raise the cluster's feature level, once every node runs the new version
+    #[command(after_help = upgrade::EXAMPLES)]
+    Upgrade(upgrade::UpgradeArgs),
     /// Have leaders elected
     #[command(after_help = elect::EXAMPLES)]
     Elect(elect::ElectArgs),
@@ -118,6 +125,7 @@ pub(crate) fn run(args: ClusterCommandArgs) -> Result<(), Failure> {
                 if cancel { stay(&client, &cluster, node).await } else { leave(&client, &cluster, node, wait).await }
             }
             ClusterCommand::Rebalance { cluster, dry_run } => rebalance(&cluster, dry_run).await,
+            ClusterCommand::Upgrade(args) => upgrade::run(args).await,
             ClusterCommand::Elect(args) => elect::run(args).await,
             ClusterCommand::Reassign(args) => reassign::run(args).await,
         }

@@ -26,16 +26,22 @@ pub(crate) fn ottla() -> Command {
     command
 }
 
+/// The command that starts a broker over `data`.
+pub(crate) fn serve(data: &Path, listen: &str) -> Command {
+    let mut command = ottla();
+    command.args(["serve", "--listen", listen, "--data"]).arg(data);
+    command
+}
+
 impl Broker {
     /// Starts a broker over `data`, on a free port or on the port of an address, and waits until it says where it is.
     pub(crate) fn start(data: &Path, listen: &str, more: &[&str]) -> Broker {
-        let mut child = ottla()
-            .args(["serve", "--listen", listen, "--data"])
-            .arg(data)
-            .args(more)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Broker::spawn(serve(data, listen).args(more))
+    }
+
+    /// The same, from a command that [`serve`] began.
+    pub(crate) fn spawn(command: &mut Command) -> Broker {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();

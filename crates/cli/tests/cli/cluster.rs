@@ -15,10 +15,10 @@ fn help(args: &[&str]) -> String {
 #[test]
 fn help_teaches_every_command_with_examples() {
     let all = help(&["cluster"]);
-    for command in ["status", "nodes", "decommission", "rebalance", "elect", "reassign"] {
+    for command in ["status", "nodes", "decommission", "rebalance", "upgrade", "elect", "reassign"] {
         assert!(all.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {all}");
     }
-    for command in ["status", "decommission", "rebalance", "elect", "reassign"] {
+    for command in ["status", "decommission", "rebalance", "upgrade", "elect", "reassign"] {
         let shown = help(&["cluster", command]);
         assert!(shown.contains(&format!("Examples:\n  ottla cluster {command}")), "{shown}");
     }
@@ -27,12 +27,13 @@ fn help_teaches_every_command_with_examples() {
 
 #[test]
 fn wrong_usage_is_told_apart_and_says_what_would_be_right() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["cluster", "reassign", "t:0"], "--to"),
         (&["cluster", "reassign", "--to", "1"], "TOPIC"),
         (&["cluster", "reassign", "t:0", "--to", "1,1"], "one copy"),
         (&["cluster", "reassign", "t:x", "--to", "1"], "whole number"),
         (&["cluster", "decommission", "one"], "whole number"),
+        (&["cluster", "upgrade", "--level", "0"], "0 is not in 1.."),
         (&["cluster", "elect", "preferred", "--accept-data-loss"], "loses nothing"),
         (&["topic", "replicas", "t", "--replication-factor", "0"], "0"),
     ];
@@ -65,6 +66,13 @@ fn one_node_has_nothing_to_move_and_nobody_to_give_copies_to() {
         broker.ok(&["topic", "replicas", "t", "--replication-factor", "1"]),
         "Every partition has 1 copy already.\n"
     );
+    assert_eq!(broker.ok(&["cluster", "upgrade"]), "The cluster is at level 2; there is nothing to raise.\n");
+    let said: Value = serde_json::from_str(&broker.ok(&["cluster", "upgrade", "--dry-run", "--json"])).unwrap();
+    assert_eq!(said, serde_json::json!({ "from": 2, "level": 2, "raised": false }));
+    for (level, why) in [("3", "only supports levels 1 to 2"), ("1", "only a safe or an unsafe downgrade lowers it")] {
+        let (code, said) = failure(&broker.run(&["cluster", "upgrade", "--level", level]));
+        assert!(code == Some(1) && said.contains(why), "{level}: {said}");
+    }
     let (code, said) = failure(&broker.run(&["topic", "replicas", "t", "--replication-factor", "3"]));
     assert!(code == Some(1) && said.contains("there is 1 node to hold copies of t-0, and 3 are wanted"), "{said}");
     let (code, said) = failure(&broker.run(&["cluster", "elect", "preferred", "t:7"]));

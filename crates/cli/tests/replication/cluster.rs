@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -9,30 +10,53 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, failure, serve};
 
 /// How long anything here may take before a test fails.
 const DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Makes a broker serve no feature level above its value.
+const LEVEL_LIMIT: &str = "OTTLA_MAX_FEATURE_LEVEL";
 
 /// Nodes by number; one that was killed leaves its place empty, and its data.
 pub(crate) struct Cluster {
     dir: TempDir,
     nodes: Vec<Option<Broker>>,
     addresses: Vec<String>,
+    /// What nodes are started as from now on.
+    version: Version,
+}
+
+/// A version of the binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// One that serves the first feature level alone.
+    Old,
+    /// The one that was built.
+    New,
 }
 
 impl Cluster {
     /// A cluster of one node.
     pub(crate) fn found() -> Cluster {
-        let mut cluster = Cluster { dir: tempfile::tempdir().unwrap(), nodes: Vec::new(), addresses: Vec::new() };
+        Cluster::found_by(Version::New)
+    }
+
+    fn found_by(version: Version) -> Cluster {
+        let (dir, nodes, addresses) = (tempfile::tempdir().unwrap(), Vec::new(), Vec::new());
+        let mut cluster = Cluster { dir, nodes, addresses, version };
         cluster.add("127.0.0.1:0", &[]);
         cluster
     }
 
     /// A cluster of `count` nodes, all of them at work.
     pub(crate) fn of(count: usize) -> Cluster {
-        let mut cluster = Cluster::found();
+        Cluster::of_version(Version::New, count)
+    }
+
+    /// The same, of that version.
+    pub(crate) fn of_version(version: Version, count: usize) -> Cluster {
+        let mut cluster = Cluster::found_by(version);
         for _ in 1..count {
             cluster.join();
         }
@@ -58,10 +82,52 @@ impl Cluster {
 
     fn add(&mut self, listen: &str, more: &[&str]) -> usize {
         let number = self.nodes.len() + 1;
-        let node = Broker::start(&self.data(number), listen, more);
+        let node = Broker::spawn(self.command(number, listen).args(more));
         self.addresses.push(node.address.clone());
         self.nodes.push(Some(node));
         number
+    }
+
+    /// Every address that a node of the cluster has or had.
+    pub(crate) fn bootstrap(&self) -> String {
+        self.addresses.join(",")
+    }
+
+    /// Stops a node, and starts it as that version. All are in sync again when this returns.
+    pub(crate) fn restart_as(&mut self, number: usize, version: Version, topic: &str) {
+        self.stop(number);
+        self.start_as(number, version);
+        self.wait_until("it is in again", |cluster| cluster.live().len() == cluster.nodes.len());
+        self.wait_in_sync(topic, self.nodes.len());
+    }
+
+    /// What an old version says that must not come up: a node that was there, on its data, or a new one that joins.
+    pub(crate) fn refusal(&mut self, number: usize) -> String {
+        self.version = Version::Old;
+        let mut command = self.command(number, "127.0.0.1:0");
+        if number > self.nodes.len() {
+            command.args(["--join", &self.some().address]);
+        }
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                child.kill().unwrap();
+            }
+            thread::park_timeout(LOOK_EVERY);
+        }
+        let output = child.wait_with_output().unwrap();
+        let (code, said) = failure(&output);
+        assert_eq!(code, Some(1), "{said}");
+        said
+    }
+
+    fn command(&self, number: usize, listen: &str) -> Command {
+        let mut command = serve(&self.data(number), listen);
+        if self.version == Version::Old {
+            command.env(LEVEL_LIMIT, "1");
+        }
+        command
     }
 
     fn data(&self, number: usize) -> PathBuf {
@@ -90,8 +156,14 @@ impl Cluster {
 
     /// Starts a node again that was killed or stopped, where it was.
     pub(crate) fn start(&mut self, number: usize) {
-        let node = Broker::start(&self.data(number), &self.addresses[number - 1], &[]);
+        let node = Broker::spawn(&mut self.command(number, &self.addresses[number - 1]));
         self.nodes[number - 1] = Some(node);
+    }
+
+    /// The same, as that version.
+    pub(crate) fn start_as(&mut self, number: usize, version: Version) {
+        self.version = version;
+        self.start(number);
     }
 
     /// What a command says, as JSON; nothing if it failed.

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+#[allow(dead_code, reason = "what the tests of one node use alone")]
 #[path = "../cli/broker.rs"]
 mod broker;
 mod cluster;
 mod growing;
 mod losing;
+mod upgrading;

@@ -5,14 +5,15 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use ottla_client::{Client, Election, Error, TopicPartition};
+use ottla_client::{Client, Election, Error, LEVEL, TopicPartition};
 use ottla_protocol::{
     ApiKey, ErrorCode,
     messages::{
         AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, DecommissionRequest,
         DecommissionResponse, DescribeNodesResponse, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
         ElectLeadersRequest, ElectLeadersResponse, ListPartitionReassignmentsResponse, RebalanceRequest,
-        RebalanceResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
+        RebalanceResponse, UnregisterBrokerRequest, UnregisterBrokerResponse, UpdateFeaturesRequest,
+        UpdateFeaturesResponse,
         alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse},
         describe_nodes_response::{Listener, Node},
         describe_topic_partitions_response::{
@@ -81,11 +82,14 @@ fn nodes_are_described_by_whoever_is_controller_now() {
             replicas: 3,
             disk_free: 5,
             version: "1.2".into(),
+            min_level: 1,
+            max_level: 3,
             ..Default::default()
         };
         asked.with(&DescribeNodesResponse {
             cluster_id: "c".into(),
             controller_id: 2,
+            level: 2,
             nodes: vec![node, Node { node_id: 1, ..Default::default() }],
             under_replicated: 4,
             single_copy_topics: vec!["b".into(), "a".into()],
@@ -100,10 +104,32 @@ fn nodes_are_described_by_whoever_is_controller_now() {
         let node = &nodes.nodes[1];
         assert_eq!((node.directory.as_bytes(), node.rack.as_deref()), (&[9; 16], Some("r")));
         assert_eq!((node.fenced, node.voter, node.controller, node.draining), (true, true, true, false));
+        assert_eq!((nodes.level, node.levels, nodes.nodes[0].levels), (Some(2), Some((1, 3)), None));
         assert_eq!((node.disk_free, node.disk_total, node.version.as_str()), (Some(5), None, "1.2"));
         assert_eq!((node.listeners[0].name.as_str(), node.listeners[0].port), ("CLIENTS", 65_535));
     });
     assert_eq!((first.seen(ApiKey::DescribeNodes), second.seen(ApiKey::DescribeNodes)), (1, 1));
+}
+
+#[test]
+fn a_feature_is_raised_or_the_reason_is_told() {
+    let (address, _broker) = one(ApiKey::ALL, |asked| {
+        let UpdateFeaturesRequest { feature_updates, validate_only, .. } = asked.body();
+        let [update] = &feature_updates[..] else { panic!("{feature_updates:?}") };
+        assert_eq!((&*update.feature, update.upgrade_type, validate_only), (LEVEL, 1, true));
+        let refused = UpdateFeaturesResponse {
+            error_code: ErrorCode::InvalidUpdateVersion.code(),
+            error_message: Some("broker 2 is old".into()),
+            ..Default::default()
+        };
+        asked.with(&if update.max_version_level == 2 { UpdateFeaturesResponse::default() } else { refused })
+    });
+    connect(&address, async |client| {
+        client.raise_feature(LEVEL, 2, true).await.unwrap();
+        let error = client.raise_feature(LEVEL, 3, true).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::InvalidUpdateVersion));
+        assert!(error.to_string().contains("broker 2 is old"), "{error}");
+    });
 }
 
 #[test]

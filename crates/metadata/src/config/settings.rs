@@ -6,11 +6,15 @@
 use std::collections::BTreeMap;
 
 use super::{ConfigError, Layers, Overrides, Scope, TopicConfig, check_groups, check_together};
+use crate::{
+    BrokerFeature, Feature, OTTLA_VERSION, Record, SUPPORTED_FEATURES, UnsupportedLevel, feature::check_level,
+};
 
 /// Static broker configs, each checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     values: Overrides,
+    highest_level: Option<i16>,
 }
 
 /// A setting that was read and means nothing here.
@@ -43,7 +47,7 @@ impl Settings {
                 warnings.push(Warning { key });
             }
         }
-        let settings = Settings { values };
+        let settings = Settings { values, highest_level: None };
         let none = Overrides::new();
         let layers = Layers { broker: &none, cluster: &none, settings: &settings };
         check_together(TopicConfig::resolve(&layers))?;
@@ -54,6 +58,35 @@ impl Settings {
     /// The value a person set, or `None` where a default holds.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str)
+    }
+
+    /// The same, for a broker that serves no level of [`OTTLA_VERSION`] above this one, as if it ran the version of
+    /// Ottla that brought it. For tests of clusters of several versions.
+    #[must_use]
+    pub fn with_highest_level(self, level: i16) -> Settings {
+        Settings { highest_level: Some(level.clamp(OTTLA_VERSION.min, OTTLA_VERSION.max)), ..self }
+    }
+
+    /// The features that a broker of these settings serves: all that this version does, unless it is held back.
+    pub fn supported_features(&self) -> impl Iterator<Item = Feature> + use<> {
+        let highest = self.highest_level;
+        SUPPORTED_FEATURES.iter().map(move |&feature| match highest {
+            Some(max) if feature.name == OTTLA_VERSION.name => Feature { max, ..feature },
+            _ => feature,
+        })
+    }
+
+    /// Whether a broker of these settings can go on after records that were agreed on.
+    ///
+    /// # Errors
+    /// A record finalises a level that it does not serve: what follows may be anything.
+    pub fn check_levels(&self, records: &[Record]) -> Result<(), UnsupportedLevel> {
+        let mut levels = records.iter().filter_map(|record| match record {
+            Record::FeatureLevel { name, level } => Some((name, *level)),
+            _ => None,
+        });
+        let features = || self.supported_features().map(BrokerFeature::from).collect::<Vec<_>>();
+        levels.try_for_each(|(name, level)| check_level(&features(), name, level))
     }
 
     /// Every value a person set.

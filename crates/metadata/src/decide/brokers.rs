@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use ottla_types::{BrokerEpoch, BrokerId, Timestamp};
 
-use super::transition::Setting;
+use super::{features, transition::Setting};
 use crate::{
     Broker, BrokerRegistration, DamagedCopy, Image, Partition, Record, Refusal, Reply,
     config::{Durability, Settings},
@@ -24,7 +24,9 @@ pub(super) fn register(
     now: Timestamp,
     registration: BrokerRegistration,
 ) -> Decision {
-    let BrokerRegistration { id, directory, incarnation, rack, listeners, previous_epoch, alone } = registration;
+    let BrokerRegistration { id, directory, incarnation, rack, listeners, previous_epoch, alone, features } =
+        registration;
+    let features = features::registered(image, features)?;
     if directory == UNKNOWN_DIRECTORY {
         return Err(Refusal::InvalidRequest("A broker's data directory has an id that is not all zeros.".to_owned()));
     }
@@ -65,6 +67,7 @@ pub(super) fn register(
         listeners,
         registered: now,
         fenced: !goes_on,
+        features,
     };
     if goes_on {
         let unclean = !clean && image.led_by(id).next().is_some();

@@ -7,20 +7,24 @@ use std::sync::Arc;
 use ottla_types::{BrokerEpoch, BrokerId, ProducerId, TopicId};
 
 use super::brokers::registered;
-use crate::{Image, Record, Refusal, Reply, SUPPORTED_FEATURES};
+use crate::{Image, Record, Refusal, Reply, config::Settings};
 
-/// An id for the cluster if it has none, and a level for each feature that has none. Levels that exist stay: raising
-/// them is an operator's decision, because it cannot be taken back.
-pub(super) fn bootstrap(image: &Image, entropy: &mut dyn FnMut() -> [u8; 16]) -> (Vec<Record>, Reply) {
-    let mut records = Vec::new();
-    let cluster_id = image.cluster_id().cloned().unwrap_or_else(|| {
-        let cluster_id: Arc<str> = draw_id(entropy).to_string().into();
-        records.push(Record::ClusterRegistered { cluster_id: cluster_id.clone() });
-        cluster_id
-    });
-    let missing = SUPPORTED_FEATURES.iter().filter(|feature| !image.features().contains_key(feature.name));
-    records.extend(missing.map(|feature| Record::FeatureLevel { name: feature.name.to_owned(), level: feature.max }));
-    (records, Reply::Bootstrapped(cluster_id))
+/// An id and the highest feature levels for a cluster that has no id yet. Those of one that is there stay: raising them
+/// is an operator's decision, because it cannot be taken back.
+pub(super) fn bootstrap(
+    image: &Image,
+    settings: &Settings,
+    entropy: &mut dyn FnMut() -> [u8; 16],
+) -> (Vec<Record>, Reply) {
+    if let Some(cluster_id) = image.cluster_id() {
+        return (Vec::new(), Reply::Bootstrapped(cluster_id.clone()));
+    }
+    let cluster_id: Arc<str> = draw_id(entropy).to_string().into();
+    let registered = Record::ClusterRegistered { cluster_id: cluster_id.clone() };
+    let finalised = settings
+        .supported_features()
+        .map(|feature| Record::FeatureLevel { name: feature.name.to_owned(), level: feature.max });
+    ([registered].into_iter().chain(finalised).collect(), Reply::Bootstrapped(cluster_id))
 }
 
 pub(super) fn allocate(

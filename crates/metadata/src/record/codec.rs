@@ -9,7 +9,7 @@ use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, Pr
 
 use super::{ConfigResource, DecodeError, Listener, Record};
 use crate::{
-    Partition,
+    BrokerFeature, Partition,
     wire::{Reader, Writer},
 };
 
@@ -33,10 +33,11 @@ const NEWEST_TYPE: u8 = BROKER_UNREGISTERED;
 /// What stands where a broker would, if there is none.
 const NO_BROKER: i32 = -1;
 
-/// The version a type is written in, the newest that is read. Version 1 came with clusters of many.
-const fn version(kind: u8) -> u8 {
+/// The newest version of a type that is read. Version 1 came with clusters of many.
+const fn newest(kind: u8) -> u8 {
     match kind {
-        BROKER_REGISTERED | PARTITION_CREATED => 1,
+        BROKER_REGISTERED => 2,
+        PARTITION_CREATED => 1,
         _ => 0,
     }
 }
@@ -44,14 +45,24 @@ const fn version(kind: u8) -> u8 {
 impl Record {
     /// The bytes of this record.
     pub fn encode(&self) -> Bytes {
-        let mut out = Writer::new(self.kind(), version(self.kind()));
+        let mut out = Writer::new(self.kind(), self.version());
         match self {
             Record::ClusterRegistered { cluster_id } => out.text(cluster_id),
             Record::FeatureLevel { name, level } => {
                 out.text(name);
                 out.i16(*level);
             }
-            Record::BrokerRegistered { id, epoch, incarnation, directory, rack, listeners, registered, fenced } => {
+            Record::BrokerRegistered {
+                id,
+                epoch,
+                incarnation,
+                directory,
+                rack,
+                listeners,
+                registered,
+                fenced,
+                features,
+            } => {
                 out.i32(id.0);
                 out.i64(epoch.0);
                 out.raw(incarnation);
@@ -69,6 +80,14 @@ impl Record {
                 out.i64(registered.0);
                 out.raw(directory);
                 out.u8((*fenced).into());
+                if !features.is_empty() {
+                    out.len(features.len());
+                }
+                for feature in features.iter() {
+                    out.text(&feature.name);
+                    out.i16(feature.min);
+                    out.i16(feature.max);
+                }
             }
             Record::BrokerChanged { id, fenced, shutting_down, draining } => {
                 out.i32(id.0);
@@ -118,8 +137,8 @@ impl Record {
         if kind == 0 || kind > NEWEST_TYPE {
             return Err(DecodeError::UnknownType { kind });
         }
-        if given > version(kind) {
-            return Err(DecodeError::NewerVersion { kind, version: given, known: version(kind) });
+        if given > newest(kind) {
+            return Err(DecodeError::NewerVersion { kind, version: given, known: newest(kind) });
         }
         let record = match kind {
             CLUSTER_REGISTERED => Record::ClusterRegistered { cluster_id: input.text()?.into() },
@@ -168,6 +187,16 @@ impl Record {
         };
         input.finish()?;
         Ok(record)
+    }
+
+    /// The oldest version that can say all of it, so that who reads no newer one can read what it needs no newer one
+    /// for. What needs one is decided on only where the cluster's level allows it (`decide/features.rs`).
+    fn version(&self) -> u8 {
+        match self {
+            Record::BrokerRegistered { features, .. } if !features.is_empty() => 2,
+            Record::BrokerRegistered { .. } | Record::PartitionCreated { .. } => 1,
+            _ => 0,
+        }
     }
 
     fn kind(&self) -> u8 {
@@ -298,7 +327,18 @@ fn decode_registration(input: &mut Reader<'_>, given: u8) -> Result<Record, Deco
         0 => ([0; 16], false),
         _ => (input.id()?, input.flag("whether a broker is fenced")?),
     };
-    Ok(Record::BrokerRegistered { id, epoch, incarnation, directory, rack, listeners, registered, fenced })
+    let features = if given < 2 { Arc::default() } else { decode_features(input)? };
+    Ok(Record::BrokerRegistered { id, epoch, incarnation, directory, rack, listeners, registered, fenced, features })
+}
+
+fn decode_features(input: &mut Reader<'_>) -> Result<Arc<[BrokerFeature]>, DecodeError> {
+    // An empty name and two levels. A list without one is what version 1 is for.
+    match input.len(5)? {
+        0 => Err(DecodeError::InvalidLength),
+        count => (0..count)
+            .map(|_| Ok(BrokerFeature { name: input.text()?, min: input.i16()?, max: input.i16()? }))
+            .collect(),
+    }
 }
 
 fn decode_listeners(input: &mut Reader<'_>) -> Result<Arc<[Listener]>, DecodeError> {

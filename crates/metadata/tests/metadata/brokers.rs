@@ -1,9 +1,6 @@
 //! The cluster's birth, its brokers' coming and going, and its producer ids.
 
-use ottla_metadata::{
-    BrokerRegistration, Command, ELIGIBLE_LEADER_REPLICAS_VERSION, GROUP_VERSION, METADATA_VERSION, Partition, Record,
-    Refusal, Reply,
-};
+use ottla_metadata::{BrokerRegistration, Command, Partition, Record, Refusal, Reply};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId};
 
 use crate::cluster::{Cluster, directory, ids, on_topic, registration, set, sized, topic};
@@ -16,27 +13,6 @@ fn a_cluster_is_born_once() {
     let length = cluster.log.len();
     assert_eq!(cluster.run(Command::Bootstrap), Ok(Reply::Bootstrapped(id)));
     assert_eq!(cluster.log.len(), length, "nothing is written the second time");
-}
-
-#[test]
-fn only_features_that_are_served_are_finalised() {
-    let cluster = Cluster::of(1);
-    let features: Vec<(&str, i16)> =
-        cluster.image.features().iter().map(|(name, level)| (name.as_str(), *level)).collect();
-    let elr = ELIGIBLE_LEADER_REPLICAS_VERSION;
-    assert_eq!(features, [(elr.name, 1), ("group.version", 1), ("metadata.version", METADATA_VERSION.max)]);
-    assert!(cluster.image.features_epoch() > 0);
-}
-
-#[test]
-fn a_cluster_of_an_older_version_gets_the_features_that_are_new_and_keeps_its_levels() {
-    let mut cluster = Cluster::of(1);
-    for (name, level) in [(GROUP_VERSION.name, 0), (METADATA_VERSION.name, 29)] {
-        cluster.image.apply(&Record::FeatureLevel { name: name.to_owned(), level });
-    }
-    cluster.run(Command::Bootstrap).unwrap();
-    let level = |name: &str| cluster.image.features().get(name).copied();
-    assert_eq!((level("group.version"), level("metadata.version")), (Some(1), Some(29)));
 }
 
 #[test]
@@ -227,6 +203,7 @@ fn a_broker_registered_by_an_older_version_comes_back_with_its_copies() {
         listeners: [].into(),
         registered: ottla_types::Timestamp(0),
         fenced: false,
+        features: [].into(),
     });
     cluster.create_one(topic("t")).unwrap();
     cluster.start(1, false);

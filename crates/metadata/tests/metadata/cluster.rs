@@ -1,9 +1,12 @@
 //! A cluster whose log is a `Vec`: what a node does with the machine, without the node. After every command the
 //! invariants of the cluster are checked.
 
+use std::sync::Arc;
+
 use ottla_metadata::{
-    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, CreatedTopic, Image, IncrementalAlteration,
-    IsrChange, Listener, NewTopic, Partition, Record, Refusal, Reply, Topic,
+    AlteredConfigs, Broker, BrokerFeature, BrokerRegistration, Command, ConfigAlteration, CreatedTopic, FeatureChange,
+    FeatureUpdate, Image, IncrementalAlteration, IsrChange, Listener, NewTopic, OTTLA_VERSION, Partition, Record,
+    Refusal, Reply, Topic,
     config::{Operation, Settings, TopicConfig},
     decide,
 };
@@ -63,7 +66,13 @@ pub(crate) fn registration(id: i32, incarnation: u8) -> BrokerRegistration {
         listeners: vec![listener].into(),
         previous_epoch: None,
         alone: false,
+        features: features(OTTLA_VERSION.max),
     }
+}
+
+/// What a broker serves whose version goes up to that level of Ottla's own forms.
+pub(crate) fn features(highest: i16) -> Arc<[BrokerFeature]> {
+    Settings::default().with_highest_level(highest).supported_features().map(BrokerFeature::from).collect()
 }
 
 impl Cluster {
@@ -76,6 +85,16 @@ impl Cluster {
         let (settings, log) = (settings(pairs), Vec::new());
         let mut cluster = Cluster { image: Image::default(), settings, log, draws: 0, incarnations: 0 };
         cluster.run(Command::Bootstrap).unwrap();
+        (1..=brokers).for_each(|id| cluster.start(id, false));
+        cluster
+    }
+
+    /// A cluster that a version founded which knew no levels, of brokers of the newest version.
+    pub(crate) fn at_level_1(brokers: i32) -> Cluster {
+        let mut cluster = Cluster::of(0);
+        cluster.log.retain(|record| !matches!(record, Record::FeatureLevel { name, .. } if name == OTTLA_VERSION.name));
+        cluster.image = Image::default();
+        cluster.log.iter().for_each(|record| cluster.image.apply(record));
         (1..=brokers).for_each(|id| cluster.start(id, false));
         cluster
     }
@@ -109,6 +128,7 @@ impl Cluster {
         let before = self.image.clone();
         for record in records {
             self.image.apply(&record);
+            assert!(record.level() <= self.image.level(), "{record:?} at level {}", self.image.level());
             self.log.push(record);
         }
         invariants::check(&before, &self.image, &self.settings, &command);
@@ -160,6 +180,14 @@ impl Cluster {
             Ok(Reply::ShuttingDown { leaderships }) => leaderships,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The command that raises a feature, where every broker has said in its heartbeats that it serves all there is.
+    pub(crate) fn raise(&self, feature: &str, level: i16) -> Command {
+        let update = FeatureUpdate { name: feature.to_owned(), level, change: FeatureChange::Upgrade };
+        let said = |broker: &Arc<Broker>| (broker.id, (broker.epoch, features(OTTLA_VERSION.max)));
+        let reported = self.image.brokers().map(said).collect();
+        Command::UpdateFeatures { updates: vec![update], validate_only: false, reported }
     }
 
     pub(crate) fn partition(&self, topic: &str, index: i32) -> &Partition {

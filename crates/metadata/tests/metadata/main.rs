@@ -7,6 +7,7 @@ mod cluster;
 mod configs;
 mod describe;
 mod elections;
+mod features;
 mod groups;
 mod image;
 mod invariants;

@@ -2,7 +2,7 @@
 //! same image, however it began (rule M5).
 
 use ottla_metadata::{
-    BrokerRegistration, Command, DamagedCopy, Election, Image, IsrChange, NewTopic, Record, TopicRef,
+    BrokerRegistration, Command, DamagedCopy, Election, Image, IsrChange, NewTopic, OTTLA_VERSION, Record, TopicRef,
 };
 use ottla_types::{BrokerId, PartitionIndex};
 use proptest::{collection::vec, prelude::*};
@@ -27,6 +27,7 @@ enum Step {
     Unregister(i32),
     Raise,
     Rebalance,
+    RaiseLevel,
     Create { topic: usize, factor: i16, min: usize, replicated: bool },
     Delete(usize),
     Unclean(usize, bool),
@@ -58,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => broker().prop_map(Step::Unregister),
         1 => Just(Step::Raise),
         1 => Just(Step::Rebalance),
+        1 => Just(Step::RaiseLevel),
         3 => (topic(), 1i16..4, 1usize..4, any::<bool>())
             .prop_map(|(topic, factor, min, replicated)| Step::Create { topic, factor, min, replicated }),
         1 => topic().prop_map(Step::Delete),
@@ -116,6 +118,7 @@ fn command(cluster: &mut Cluster, step: Step) -> Option<Command> {
         Step::Unregister(id) => Command::UnregisterBroker { id: BrokerId(id) },
         Step::Raise => Command::RaiseInternalTopics,
         Step::Rebalance => Command::Rebalance { dry_run: false },
+        Step::RaiseLevel => cluster.raise(OTTLA_VERSION.name, OTTLA_VERSION.max),
         Step::Create { topic, factor, min, replicated } => {
             let durability = if replicated { "replicated" } else { "fsync" };
             let configs = [("min.insync.replicas", min.to_string()), ("ottla.durability", durability.to_owned())];
@@ -143,8 +146,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn a1_a3_a4_i3_m5_any_commands_in_any_order(steps in vec(step(), 1..80), snapshot_at in 0usize..200) {
-        let mut cluster = Cluster::of(BROKERS - 2);
+    fn a1_a3_a4_i3_m5_any_commands_in_any_order(steps in vec(step(), 1..80), snapshot_at in 0usize..200, old: bool) {
+        let mut cluster = if old { Cluster::at_level_1(BROKERS - 2) } else { Cluster::of(BROKERS - 2) };
         for (topic, replicated) in [(0, false), (1, true)] {
             let create = Step::Create { topic, factor: 3, min: 2, replicated };
             let create = command(&mut cluster, create).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ottla_metadata::{ConfigResource, DecodeError, Listener, Partition, Record};
+use ottla_metadata::{BrokerFeature, ConfigResource, DecodeError, Listener, Partition, Record};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
 use proptest::{collection::vec, option, prelude::*};
 
@@ -67,12 +67,15 @@ fn partition() -> impl Strategy<Value = Partition> {
 
 pub(crate) fn record() -> impl Strategy<Value = Record> {
     let process = (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<bool>());
+    let told =
+        vec((text(), any::<i16>(), any::<i16>()).prop_map(|(name, min, max)| BrokerFeature { name, min, max }), 0..3);
+    let process = (process, told);
     let registered = (broker(), any::<i64>(), process, option::of(text()), vec(listener(), 0..3), any::<i64>());
     let numbered = || (topic_id(), (0..3i32).prop_map(PartitionIndex), partition());
     prop_oneof![
         text().prop_map(|id| Record::ClusterRegistered { cluster_id: id.into() }),
         (text(), -1..3i16).prop_map(|(name, level)| Record::FeatureLevel { name, level }),
-        registered.prop_map(|(id, epoch, (incarnation, directory, fenced), rack, listeners, registered)| {
+        registered.prop_map(|(id, epoch, ((incarnation, directory, fenced), told), rack, listeners, registered)| {
             Record::BrokerRegistered {
                 id,
                 epoch: BrokerEpoch(epoch),
@@ -82,6 +85,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
                 listeners: listeners.into(),
                 registered: Timestamp(registered),
                 fenced,
+                features: told.into(),
             }
         }),
         (broker(), any::<[bool; 3]>()).prop_map(|(id, [fenced, shutting_down, draining])| Record::BrokerChanged {
@@ -121,9 +125,13 @@ proptest! {
     }
 
     #[test]
-    fn a_record_has_one_form_only(kind in 0u8..16, bytes in vec(any::<u8>(), 0..64)) {
-        let newest = u8::from([3, 6].contains(&kind));
-        let bytes: Vec<u8> = [kind, newest].into_iter().chain(bytes).collect();
+    fn a_record_has_one_form_only(kind in 0u8..16, bytes in vec(any::<u8>(), 0..64), registration in 1u8..3) {
+        let version = match kind {
+            3 => registration,
+            6 => 1,
+            _ => 0,
+        };
+        let bytes: Vec<u8> = [kind, version].into_iter().chain(bytes).collect();
         if let Ok(record) = Record::decode(&bytes) {
             prop_assert_eq!(&record.encode()[..], &bytes[..]);
         }
@@ -160,6 +168,32 @@ fn the_bytes_are_those_of_the_format_page() {
     assert_eq!(&record.encode()[..], b"\x0d\x00\0\0\0\x03\x01\0\0");
     let record = Record::BrokerUnregistered { id: BrokerId(3) };
     assert_eq!(&record.encode()[..], b"\x0e\x00\0\0\0\x03");
+    let registered = |features: &[(&str, i16, i16)]| {
+        let feature = |&(name, min, max): &(&str, i16, i16)| BrokerFeature { name: name.to_owned(), min, max };
+        Record::BrokerRegistered {
+            id: BrokerId(1),
+            epoch: BrokerEpoch(7),
+            incarnation: *b"iiiiiiiiiiiiiiii",
+            directory: *b"dddddddddddddddd",
+            rack: None,
+            listeners: Arc::default(),
+            registered: Timestamp(9),
+            fenced: true,
+            features: features.iter().map(feature).collect(),
+        }
+    };
+    // What needs no newer version is written so that older ones read it.
+    let expected = b"\x03\x01\0\0\0\x01\0\0\0\0\0\0\0\x07iiiiiiiiiiiiiiii\
+        \x00\x00\0\0\0\0\0\0\0\x09dddddddddddddddd\x01";
+    assert_eq!(&registered(&[]).encode()[..], expected);
+    let mut expected = expected.to_vec();
+    expected[1] = 2;
+    // Version 2 without a feature is no record: that is what version 1 is for.
+    assert_eq!(Record::decode(&[&expected[..], b"\0"].concat()), Err(DecodeError::InvalidLength));
+    expected.extend(b"\x01\x0dottla.version\0\x01\0\x02");
+    let record = registered(&[("ottla.version", 1, 2)]);
+    assert_eq!(record.encode(), expected);
+    assert_eq!(Record::decode(&expected), Ok(record));
 }
 
 #[test]
@@ -174,6 +208,7 @@ fn what_an_older_version_wrote_is_read() {
         listeners: Arc::default(),
         registered: Timestamp(9),
         fenced: false,
+        features: Arc::default(),
     };
     assert_eq!(Record::decode(registered), Ok(expected));
 

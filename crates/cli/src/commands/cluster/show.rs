@@ -39,7 +39,8 @@ pub(super) fn troubles(nodes: &Nodes) -> Vec<String> {
 /// `ottla cluster status`.
 pub(super) fn page(nodes: &Nodes) -> String {
     let controller = nodes.controller.map_or("no controller".to_owned(), |id| format!("controller {id}"));
-    let mut page = format!("Cluster {}, {controller}\n", nodes.cluster_id);
+    let level = nodes.level.map_or(String::new(), |level| format!(", feature level {level}"));
+    let mut page = format!("Cluster {}, {controller}{level}\n", nodes.cluster_id);
     page += &format!("{}, {}", count(nodes.nodes.len(), "node"), count(nodes.partitions, "partition"));
     if nodes.reassigning > 0 {
         page += &format!(", {} of them on the way to other nodes", nodes.reassigning);
@@ -55,7 +56,19 @@ pub(super) fn page(nodes: &Nodes) -> String {
     }
     page += "\n";
     page += &table(&nodes.nodes).text();
-    page + &single_copies(nodes)
+    page + &single_copies(nodes) + &possible_upgrade(nodes)
+}
+
+/// That there is more than the cluster makes use of.
+fn possible_upgrade(nodes: &Nodes) -> String {
+    let highest = nodes.nodes.iter().filter_map(|node| node.levels).map(|(_, max)| max).max();
+    match highest.zip(nodes.level).filter(|(highest, level)| highest > level) {
+        Some((highest, _)) => format!(
+            "\nThere are nodes that support feature level {highest}. Once all do, and none has to go back:\n  \
+             ottla cluster upgrade\n"
+        ),
+        None => String::new(),
+    }
 }
 
 /// Which topics a lost disk would take away, and what to do about it.
@@ -84,7 +97,8 @@ fn single_copies(nodes: &Nodes) -> String {
 
 /// The nodes, one a row.
 pub(super) fn table(nodes: &[Node]) -> Table {
-    let header = ["NODE", "STATE", "VOTES", "LEADS", "HOLDS", "BEHIND", "FREE", "OF", "RACK", "VERSION", "ADDRESS"];
+    let header =
+        ["NODE", "STATE", "VOTES", "LEADS", "HOLDS", "BEHIND", "FREE", "OF", "RACK", "VERSION", "LEVELS", "ADDRESS"];
     let mut table = Table::new(&header);
     let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), output::bytes);
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
@@ -101,6 +115,7 @@ pub(super) fn table(nodes: &[Node]) -> Table {
             size(node.disk_total),
             or_dash(node.rack.as_deref().unwrap_or_default()),
             or_dash(&node.version),
+            node.levels.map_or("-".to_owned(), |(min, max)| format!("{min}-{max}")),
             or_dash(&addresses.join(" ")),
         ]);
     }
@@ -144,6 +159,7 @@ pub(super) fn as_json(nodes: &Nodes) -> Value {
         "below_min_isr": nodes.below_min_isr,
         "reassigning": nodes.reassigning,
         "single_copy_topics": nodes.single_copy_topics,
+        "level": nodes.level,
         "nodes": nodes.nodes.iter().map(node_as_json).collect::<Vec<_>>(),
     })
 }
@@ -168,6 +184,8 @@ pub(super) fn node_as_json(node: &Node) -> Value {
         "disk_total": node.disk_total,
         "disk_free": node.disk_free,
         "version": node.version,
+        "min_level": node.levels.map(|(min, _)| min),
+        "max_level": node.levels.map(|(_, max)| max),
     })
 }
 
@@ -207,6 +225,7 @@ mod tests {
             disk_total: Some(2 << 30),
             disk_free: None,
             version: "0.1.0".to_owned(),
+            levels: Some((1, 2)),
         }
     }
 
@@ -221,19 +240,20 @@ mod tests {
             below_min_isr: 0,
             reassigning: 0,
             single_copy_topics: Vec::new(),
+            level: Some(2),
         }
     }
 
     #[test]
     fn a_page_of_a_cluster_that_is_well() {
         let expected = "\
-Cluster c1, controller 1
+Cluster c1, controller 1, feature level 2
 2 nodes, 12 partitions
 All nodes are up and all copies in sync.
 
-NODE  STATE           VOTES  LEADS  HOLDS  BEHIND  FREE  OF       RACK  VERSION  ADDRESS
-   1  up, controller  yes        4     12       0  -     2.0 GiB  -       0.1.0  [::1]:9092
-   2  up              yes        4     12       0  -     2.0 GiB  -       0.1.0  [::1]:9092
+NODE  STATE           VOTES  LEADS  HOLDS  BEHIND  FREE  OF       RACK  VERSION  LEVELS  ADDRESS
+   1  up, controller  yes        4     12       0  -     2.0 GiB  -       0.1.0  1-2     [::1]:9092
+   2  up              yes        4     12       0  -     2.0 GiB  -       0.1.0  1-2     [::1]:9092
 ";
         assert_eq!(page(&nodes(2)), expected);
         assert_eq!(as_json(&nodes(2))["healthy"], true);
@@ -261,6 +281,20 @@ NODE  STATE           VOTES  LEADS  HOLDS  BEHIND  FREE  OF       RACK  VERSION 
         assert!(!page.contains("All nodes are up"), "{page}");
         assert_eq!(state(&nodes.nodes[3]), "up, leaving");
         assert_eq!(as_json(&nodes)["healthy"], false);
+    }
+
+    #[test]
+    fn a_page_says_that_the_level_can_be_raised() {
+        let mut nodes = nodes(2);
+        let hint = "There are nodes that support feature level 2. Once all do, and none has to go back:\n  \
+                    ottla cluster upgrade\n";
+        assert!(!page(&nodes).contains(hint), "it is at the highest");
+        (nodes.level, nodes.nodes[1].levels) = (Some(1), None);
+        assert!(page(&nodes).contains(hint));
+        nodes.nodes[0].levels = Some((1, 1));
+        assert!(!page(&nodes).contains(hint));
+        nodes.level = None;
+        assert!(!page(&nodes).contains("level"), "an older node was asked");
     }
 
     #[test]
