@@ -13,9 +13,11 @@ use std::{
     thread,
 };
 
+use bytes::Bytes;
 use common::{NOW, append, batch, create, open, partition, produce, wait_acknowledged};
 use ottla_log::SimDisk;
 use ottla_node::Wakes;
+use ottla_replica::Fetched;
 use ottla_types::Offset;
 
 /// A connection that counts how often it is woken.
@@ -97,4 +99,20 @@ fn many_partitions_are_synced_side_by_side_again_and_again() {
         });
     }
     node.shut_down().unwrap();
+}
+
+#[test]
+fn e5_an_answer_to_an_older_question_has_the_leader_told_where_the_copy_stands() {
+    let node = open(&SimDisk::new(9));
+    create(&node, "t", 1, &[("ottla.durability", "replicated")]);
+    let partition = partition(&node, "t", 0);
+    let stale = Fetched {
+        leader_epoch: partition.leader_epoch(),
+        from: Offset(7),
+        records: Bytes::new(),
+        high_watermark: Offset::ZERO,
+        log_start: Offset::ZERO,
+        diverging: None,
+    };
+    assert!(partition.append_fetched(&stale).unwrap(), "the leader would send the same for ever");
 }

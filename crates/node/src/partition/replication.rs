@@ -246,7 +246,7 @@ impl Partition {
     /// Appends what the leader's answer brought, cuts the log where it says so, and learns what is committed. Where the
     /// topic counts on the disk, a sync is asked for at once: the leader waits for it.
     ///
-    /// Says whether the copy is another afterwards, so that the leader does not know where it stands.
+    /// Says whether the copy is, now or since it asked, another, so that the leader does not know where it stands.
     pub fn append_fetched(self: &Arc<Self>, fetched: &FetchedData) -> Result<bool, FollowError> {
         if !fetched.records.is_empty() {
             self.storage.check_room(fetched.records.len() as u64)?;
@@ -271,8 +271,9 @@ impl Partition {
         let (topic, partition) = (&self.topic_name, self.index);
         let moved = match outcome {
             FetchOutcome::Taken => !fetched.records.is_empty(),
-            // It answers what was asked under another leadership.
-            FetchOutcome::Stale => false,
+            // It answers what was asked under another leadership, or another answer came before it: a task that was to
+            // end took one in after its successor had asked. The leader would send the same again and again.
+            FetchOutcome::Stale => true,
             FetchOutcome::Truncated(end) => {
                 tracing::info!(%topic, %partition, %end, "cut what the leader does not have and was never committed");
                 true
