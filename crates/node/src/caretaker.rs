@@ -30,7 +30,12 @@ const ROUND: Duration = Duration::from_millis(100);
 const SLOW_ROUNDS: u64 = 10;
 /// How long a broker whose connection ended may take to come back, in milliseconds: a process that was killed loses its
 /// connections at once, and its partitions need not wait for its session to end.
-const SUSPECT_MS: u64 = 750;
+const SUSPECT_MS: u64 = 400;
+/// A new controller takes over suspicions that are no older than this, in milliseconds: whoever is dead was found dead
+/// again when it asked for votes.
+const RECENT_MS: u64 = 1000;
+/// So long it waits for what these have to say, in milliseconds: a live broker reports to a new controller at once.
+const GRACE_MS: u64 = 200;
 /// The most nodes that vote on the metadata log.
 const VOTERS_MAX: usize = 5;
 /// How far from even leaders may be spread before they are moved back, in per cent of a broker's own partitions, as in
@@ -82,6 +87,8 @@ struct Watch {
     heard: HashMap<BrokerId, Heard>,
     /// What each said last that it serves. It holds for that registration, whatever the term.
     reported: Reported,
+    /// While another node is the controller: when a broker could last not be reached, or a connection to it ended.
+    suspects: HashMap<BrokerId, Tick>,
     stopping: bool,
 }
 
@@ -91,6 +98,14 @@ struct Heard {
     at: Tick,
     /// Its connection has ended since.
     suspected: Option<Tick>,
+}
+
+impl Heard {
+    /// At the beginning of a term.
+    fn at(now: Tick, unreachable: Option<&Tick>) -> Heard {
+        let recent = unreachable.filter(|tick| now.0.saturating_sub(tick.0) <= RECENT_MS);
+        Heard { at: now, suspected: recent.map(|_| Tick(now.0.saturating_sub(SUSPECT_MS - GRACE_MS))) }
+    }
 }
 
 /// What a broker is told in answer to its heartbeat.
@@ -167,7 +182,10 @@ impl Caretaker {
     /// A broker's connection has ended.
     pub(crate) fn suspect(&self, broker: BrokerId) {
         let now = self.storage.tick();
-        if let Some(heard) = self.watch.lock().heard.get_mut(&broker) {
+        let mut watch = self.watch.lock();
+        if watch.term.is_none() {
+            watch.suspects.insert(broker, now);
+        } else if let Some(heard) = watch.heard.get_mut(&broker) {
             heard.suspected.get_or_insert(now);
         }
     }
@@ -197,11 +215,13 @@ impl Caretaker {
                 continue;
             }
             if watch.term != Some(status.term) {
-                // Nobody reported to us before: each gets a whole session to do so.
+                // Nobody reported to us before: each gets a whole session to do so, except who could not be reached
+                // just now. Most likely it was the controller, and is why we are.
                 watch.term = Some(status.term);
                 self.members.lock().settled.clear();
-                let heard = |broker: &Arc<Broker>| (broker.id, Heard { at: now, suspected: None });
-                watch.heard = image.brokers().map(heard).collect();
+                let suspects = std::mem::take(&mut watch.suspects);
+                watch.heard =
+                    image.brokers().map(|broker| (broker.id, Heard::at(now, suspects.get(&broker.id)))).collect();
             }
             let quiet = self.quiet(&watch, &image, now);
             drop(watch);
