@@ -11,6 +11,8 @@ mod bench;
 mod broker;
 mod compat;
 #[cfg(target_os = "linux")]
+mod failover;
+#[cfg(target_os = "linux")]
 mod full;
 mod fuzz;
 mod gate;
@@ -67,6 +69,9 @@ enum Command {
     /// Torture a cluster of real processes with clients of three libraries, and judge what all of them saw
     #[cfg(target_os = "linux")]
     Torture(torture::Arguments),
+    /// Measure how long writes are away when leaders are killed, and when nodes are restarted in order
+    #[cfg(target_os = "linux")]
+    Failover(failover::Arguments),
     /// Run many seeds of a cluster that lives in one thread, with faulty disks and a faulty network
     #[cfg(unix)]
     Sim(sim::Arguments),
@@ -108,6 +113,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Retention(arguments) => retention::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::Torture(arguments) => torture::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Failover(arguments) => failover::run(&arguments),
         #[cfg(unix)]
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

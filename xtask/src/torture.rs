@@ -19,23 +19,23 @@ use self::plan::Kind;
 use self::run::Asked;
 use crate::broker::Subject;
 
-mod admin;
-mod checker;
-mod clients;
-mod cluster;
+pub(crate) mod admin;
+pub(crate) mod checker;
+pub(crate) mod clients;
+pub(crate) mod cluster;
 mod disks;
 mod inject;
-mod network;
-mod node;
+pub(crate) mod network;
+pub(crate) mod node;
 mod plan;
-mod report;
-mod run;
+pub(crate) mod report;
+pub(crate) mod run;
 mod watch;
 
 /// Where programs are built; not part of the repository.
-const CACHE: &str = "compat/.cache/torture";
+pub(crate) const CACHE: &str = "compat/.cache/torture";
 /// Apache Kafka, started as if it were ours.
-const KAFKA: &str = "compat/torture/kafka/node";
+pub(crate) const KAFKA: &str = "compat/torture/kafka/node";
 const QUICK_MINUTES: f64 = 2.0;
 
 #[derive(Debug, clap::Args)]

@@ -12,10 +12,11 @@ use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest, RequestHeader,
-    ResponseHeader, TopicName,
+    BrokerId, CreateTopicsRequest, DescribeQuorumRequest, FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest,
+    RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -103,6 +104,22 @@ pub(crate) fn create_topic(
             bail!("creating {name}: {error:?} {}", answer.error_message.as_ref().map_or("", |it| it.as_str()))
         }
     }
+}
+
+/// The leader of the metadata log.
+pub(crate) fn controller(of: SocketAddr) -> Result<i32> {
+    let log = TopicData::default()
+        .with_topic_name(TopicName(text("__cluster_metadata")))
+        .with_partitions(vec![PartitionData::default()]);
+    let answer = call(of, &DescribeQuorumRequest::default().with_topics(vec![log]), 0)?;
+    let topic = answer.topics.into_iter().next().context("no answer for the metadata log")?;
+    let log = topic.partitions.into_iter().next().context("no answer for the metadata log's partition")?;
+    for code in [answer.error_code, log.error_code] {
+        if let Some(error) = ResponseError::try_from_code(code) {
+            bail!("the metadata log: {error:?}");
+        }
+    }
+    Ok(log.leader_id.0)
 }
 
 /// Where the coordinator of a group is.

@@ -72,8 +72,8 @@ pub(crate) fn now() -> Time {
 #[derive(Debug)]
 pub(crate) struct Story {
     file: BufWriter<File>,
-    /// How many records are acknowledged, by partition.
-    acknowledged: BTreeMap<String, u64>,
+    /// How many records are acknowledged, by process and partition.
+    acknowledged: BTreeMap<(Number, String), u64>,
     /// Where the readers are that chose their partitions themselves: the next offset, by process and partition.
     positions: BTreeMap<(Number, String), i64>,
 }
@@ -89,10 +89,7 @@ impl Story {
         writeln!(self.file, "{process} {line}")?;
         if let Some(rest) = line.strip_prefix("ack ") {
             for (key, _) in places(rest) {
-                match self.acknowledged.get_mut(key) {
-                    Some(count) => *count += 1,
-                    None => drop(self.acknowledged.insert(key.to_owned(), 1)),
-                }
+                *self.acknowledged.entry((process, key.to_owned())).or_default() += 1;
             }
         } else if let Some(rest) = line.strip_prefix("assign ") {
             self.positions.extend(places(rest).map(|(key, offset)| ((process, key.to_owned()), offset)));
@@ -113,6 +110,15 @@ impl Story {
 
     /// How many records are acknowledged by now, by partition.
     pub(crate) fn acknowledged(&self) -> BTreeMap<String, u64> {
+        let mut by_partition: BTreeMap<String, u64> = BTreeMap::new();
+        for ((_, key), count) in &self.acknowledged {
+            *by_partition.entry(key.clone()).or_default() += count;
+        }
+        by_partition
+    }
+
+    /// The same by process and partition.
+    pub(crate) fn acknowledged_to(&self) -> BTreeMap<(Number, String), u64> {
         self.acknowledged.clone()
     }
 

@@ -32,8 +32,13 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Starts the first node and has the others join it.
-    pub(crate) fn start(count: usize, program: Program, place: &Path, own_disks: bool) -> Result<Cluster> {
-        let network = Network::new()?;
+    pub(crate) fn start(
+        network: Network,
+        count: usize,
+        program: Program,
+        place: &Path,
+        own_disks: bool,
+    ) -> Result<Cluster> {
         let mut cluster = Cluster { nodes: Vec::new(), network, program, place: place.to_owned(), own_disks };
         for index in 0..count {
             cluster.add_node()?;
@@ -105,11 +110,7 @@ impl Cluster {
 
     /// The leader of the metadata log.
     pub(crate) fn controller(&self) -> Result<usize> {
-        let said = self.command(&["cluster", "status", "--json"])?;
-        let status: serde_json::Value = serde_json::from_str(said.trim()).context("cluster status --json")?;
-        let controller = status.get("controller").context("cluster status names no controller")?;
-        let id = controller.as_i64().or_else(|| controller.get("id")?.as_i64()).context("the controller has no id")?;
-        let id = i32::try_from(id)?;
+        let id = self.ask(admin::controller)?;
         self.node_of(&self.view()?, id).with_context(|| format!("the controller is {id}, which is no node"))
     }
 

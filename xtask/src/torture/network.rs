@@ -2,7 +2,8 @@
 //!
 //! The bridge has an address in our own namespace, where clients and observers run. A cut is a rule that drops packets
 //! inside a node's namespace, so that open connections hang and new ones time out, as on a real network. Linux, root,
-//! Debian's iproute2 and nftables.
+//! Debian's iproute2 and nftables. Where nothing is cut, the nodes can be on addresses of the loopback instead, which
+//! needs none of them.
 
 use std::fs;
 use std::io::Write;
@@ -16,6 +17,8 @@ use crate::broker::Process;
 use crate::libraries::command;
 
 const PORT: u16 = 9092;
+/// On the loopback, where the other one may be somebody's who listens everywhere.
+const LOOPBACK_PORT: u16 = 19_092;
 /// Nodes have the addresses after this one; the bridge has the first.
 const FIRST: u8 = 10;
 const RULES: &str = "table inet torture {
@@ -40,8 +43,10 @@ pub(crate) enum Cut {
 /// Removed, with all its namespaces, when dropped.
 #[derive(Debug)]
 pub(crate) struct Network {
-    bridge: String,
+    /// None on the loopback.
+    bridge: Option<String>,
     subnet: u8,
+    /// A namespace of each machine; on the loopback only its name.
     namespaces: Vec<String>,
 }
 
@@ -64,24 +69,34 @@ impl Network {
     pub(crate) fn new() -> Result<Network> {
         sweep();
         let own = std::process::id();
-        let subnet = u8::try_from(own % 250)?;
-        let network = Network { bridge: format!("ottla{own}"), subnet, namespaces: Vec::new() };
-        let bridge = network.bridge.as_str();
-        ip(&["link", "add", bridge, "type", "bridge"]).context("making a bridge")?;
-        ip(&["address", "add", &format!("{}/24", network.host()), "dev", bridge])?;
-        ip(&["link", "set", bridge, "up"])?;
+        let bridge = format!("ottla{own}");
+        let mut network = Network::loopback()?;
+        network.bridge = Some(bridge.clone());
+        ip(&["link", "add", &bridge, "type", "bridge"]).context("making a bridge")?;
+        ip(&["address", "add", &format!("{}/24", network.host()), "dev", &bridge])?;
+        ip(&["link", "set", &bridge, "up"])?;
         Ok(network)
+    }
+
+    /// Addresses of the loopback, in which nothing can be cut.
+    pub(crate) fn loopback() -> Result<Network> {
+        let subnet = u8::try_from(std::process::id() % 250)?;
+        Ok(Network { bridge: None, subnet, namespaces: Vec::new() })
     }
 
     /// Adds a machine; says which one it is, from 0.
     pub(crate) fn add(&mut self) -> Result<usize> {
         let (index, own) = (self.namespaces.len(), std::process::id());
         let (namespace, outside) = (format!("ottla-{own}-{index}"), format!("ot{own}n{index}"));
+        let Some(bridge) = self.bridge.clone() else {
+            self.namespaces.push(namespace);
+            return Ok(index);
+        };
         ip(&["netns", "add", &namespace]).context("making a network namespace")?;
         self.namespaces.push(namespace.clone());
         let address = format!("{}/24", self.address(index).ip());
         ip(&["link", "add", &outside, "type", "veth", "peer", "name", "eth0", "netns", &namespace])?;
-        ip(&["link", "set", &outside, "master", &self.bridge, "up"])?;
+        ip(&["link", "set", &outside, "master", &bridge, "up"])?;
         ip(&["-n", &namespace, "address", "add", &address, "dev", "eth0"])?;
         ip(&["-n", &namespace, "link", "set", "eth0", "up"])?;
         ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
@@ -97,12 +112,17 @@ impl Network {
     /// Where a node listens.
     pub(crate) fn address(&self, node: usize) -> SocketAddr {
         let last = u8::try_from(node).map_or(u8::MAX, |node| FIRST.saturating_add(node));
-        SocketAddr::from((Ipv4Addr::new(10, 77, self.subnet, last), PORT))
+        let (first, port) = if self.bridge.is_some() { (10, PORT) } else { (127, LOOPBACK_PORT) };
+        SocketAddr::from((Ipv4Addr::new(first, 77, self.subnet, last), port))
     }
 
     /// A program on a node's machine. Its process is the program itself.
     pub(crate) fn command(&self, node: usize, program: &Path) -> Result<Command> {
-        let mut on_machine = command("ip", &["netns", "exec", self.namespace(node)?]);
+        let namespace = self.namespace(node)?;
+        if self.bridge.is_none() {
+            return Ok(Command::new(program));
+        }
+        let mut on_machine = command("ip", &["netns", "exec", namespace]);
         on_machine.arg(program);
         Ok(on_machine)
     }
@@ -132,6 +152,9 @@ impl Network {
     }
 
     fn rules(&self, node: usize, rules: &str) -> Result<()> {
+        if self.bridge.is_none() {
+            bail!("on the loopback nothing can be cut");
+        }
         let mut nft = self.command(node, Path::new("nft"))?;
         nft.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut nft = Process(nft.spawn()?);
@@ -154,9 +177,10 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
+        let Some(bridge) = &self.bridge else { return };
         let removed = self.namespaces.iter().map(|namespace| ip(&["netns", "delete", namespace]));
         // The ends on this side go with the namespaces.
-        for error in removed.chain([ip(&["link", "delete", &self.bridge])]).filter_map(Result::err) {
+        for error in removed.chain([ip(&["link", "delete", bridge])]).filter_map(Result::err) {
             eprintln!("{error:#}");
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::checker::history::{History, Outcome, Time};
+use super::checker::history::{History, Outcome, Process, Time};
 use super::checker::{Harm, Numbers, Verdict};
 use super::inject::Done;
 use super::plan::{Kind, Target};
@@ -17,19 +17,20 @@ use super::plan::{Kind, Target};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Quantiles {
     pub(crate) count: usize,
-    p50: f64,
-    p99: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
     pub(crate) max: f64,
 }
 
 impl Quantiles {
-    fn of(mut micros: Vec<Time>) -> Quantiles {
+    pub(crate) fn of(mut micros: Vec<Time>) -> Quantiles {
         micros.sort_unstable();
-        let at = |percent: usize| {
-            let rank = (micros.len() * percent).div_ceil(100).saturating_sub(1);
+        let at = |per_mille: usize| {
+            let rank = (micros.len() * per_mille).div_ceil(1000).saturating_sub(1);
             micros.get(rank).map_or(0.0, |micros| *micros as f64 / 1e3)
         };
-        Quantiles { count: micros.len(), p50: at(50), p99: at(99), max: at(100) }
+        Quantiles { count: micros.len(), p50: at(500), p99: at(990), p999: at(999), max: at(1000) }
     }
 
     fn words(&self) -> String {
@@ -108,7 +109,7 @@ pub(crate) struct Course {
 
 impl Report {
     pub(crate) fn of(history: &History, verdict: &Verdict, course: Course) -> Report {
-        let writes = Writes::of(history);
+        let writes = Writes::of(history, |_| true);
         let mut kinds: BTreeMap<Kind, Times> = BTreeMap::new();
         let (mut leader_killed, mut cut_healed, mut all_killed) = (Vec::new(), Vec::new(), Vec::new());
         for (index, fault) in course.done.iter().enumerate() {
@@ -225,17 +226,19 @@ struct Acknowledged {
     sent: Vec<(Time, Time)>,
 }
 
+/// When what was acknowledged.
 #[derive(Debug)]
-struct Writes {
+pub(crate) struct Writes {
     by_key: BTreeMap<String, Acknowledged>,
     latencies: Vec<Time>,
 }
 
 impl Writes {
-    fn of(history: &History) -> Writes {
+    /// Of all processes, or of those that `whose` lets through.
+    pub(crate) fn of(history: &History, whose: impl Fn(Process) -> bool) -> Writes {
         let mut by_key: BTreeMap<String, Acknowledged> = BTreeMap::new();
         let mut latencies = Vec::new();
-        for (_, op, send) in history.sends() {
+        for (_, op, send) in history.sends().filter(|(_, op, _)| whose(op.process)) {
             let Outcome::Ok { at, .. } = send.outcome else { continue };
             latencies.push(at.saturating_sub(send.intended));
             let name = history.name(send.key);
@@ -260,12 +263,17 @@ impl Writes {
     }
 
     /// The longest time without an acknowledgement in some partition that began between these moments.
-    fn silence(&self, from: Time, to: Time) -> Option<Time> {
-        self.by_key.values().filter_map(|of| of.silence(from, to)).max()
+    pub(crate) fn silence(&self, from: Time, to: Time) -> Option<Time> {
+        self.silences(from, to).max()
+    }
+
+    /// The same of each partition.
+    pub(crate) fn silences(&self, from: Time, to: Time) -> impl Iterator<Item = Time> {
+        self.by_key.values().filter_map(move |of| of.silence(from, to))
     }
 
     /// How long after a moment something sent since was acknowledged in each of these partitions.
-    fn back(&self, from: Time, of: impl Fn(&str) -> bool) -> Option<Time> {
+    pub(crate) fn back(&self, from: Time, of: impl Fn(&str) -> bool) -> Option<Time> {
         let mut longest = None;
         for (_, acknowledged) in self.by_key.iter().filter(|(key, _)| of(key)) {
             let next = acknowledged.sent.partition_point(|(sent, _)| *sent < from);
@@ -299,8 +307,8 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_are_there() {
         let quantiles = Quantiles::of((1..=200).rev().map(|it| it * 1_000).collect());
-        assert_eq!(quantiles, Quantiles { count: 200, p50: 100.0, p99: 198.0, max: 200.0 });
-        assert_eq!(Quantiles::of(vec![7_000]), Quantiles { count: 1, p50: 7.0, p99: 7.0, max: 7.0 });
+        assert_eq!(quantiles, Quantiles { count: 200, p50: 100.0, p99: 198.0, p999: 200.0, max: 200.0 });
+        assert_eq!(Quantiles::of(vec![7_000]), Quantiles { count: 1, p50: 7.0, p99: 7.0, p999: 7.0, max: 7.0 });
         assert_eq!(Quantiles::of(Vec::new()), Quantiles::default());
     }
 
@@ -310,7 +318,7 @@ mod tests {
             1 send 40 40 a-0=1.2\n1 send 41 41 a-0=1.3\n1 ack 62 a-0@3=1.3\n1 ack 65 a-0@2=1.2\n\
             2 send 5 5 b-0=2.0\n2 ack 31 b-0@0=2.0\n\
             2 send 32 32 b-0=2.1\n2 ack 90 b-0@1=2.1";
-        let writes = Writes::of(&History::read(lines.as_bytes()).unwrap());
+        let writes = Writes::of(&History::read(lines.as_bytes()).unwrap(), |_| true);
         // a-0 has nothing from 12 to 60, b-0 from 31 to 90.
         assert_eq!(writes.silence(12, 30), Some(48));
         assert_eq!(writes.silence(12, 40), Some(59));

@@ -16,6 +16,7 @@ use super::checker::{self, Limits};
 use super::clients::{Client, Load, Role, Story, now};
 use super::cluster::Cluster;
 use super::inject::{Injector, WHOLE_PATIENCE};
+use super::network::Network;
 use super::node::Program;
 use super::plan::{Kind, Plan};
 use super::report::{Course, Report};
@@ -77,7 +78,7 @@ pub(crate) fn run(asked: &Asked) -> Result<Report> {
         faketime: asked.faketime.clone().filter(|_| asked.kinds.contains(&Kind::Clock)),
     };
     let own_disks = asked.kinds.iter().any(|kind| matches!(kind, Kind::DiskFull | Kind::DiskSlow));
-    let mut cluster = Cluster::start(asked.nodes, program, &asked.place, own_disks)?;
+    let mut cluster = Cluster::start(Network::new()?, asked.nodes, program, &asked.place, own_disks)?;
     eprintln!("{} nodes are a cluster", asked.nodes);
     create_topics(&cluster)?;
 
@@ -124,7 +125,7 @@ pub(crate) fn run(asked: &Asked) -> Result<Report> {
     }
     finish(readers, &mut injector.failures);
     watch.finish()?;
-    if let Err(error) = read_everything(&cluster, &mut story.lock()) {
+    if let Err(error) = read_everything(&cluster, &NAMES, &mut story.lock()) {
         injector.failures.push(format!("the final read: {error:#}"));
     }
     story.lock().flush()?;
@@ -260,7 +261,8 @@ impl Faults<'_> {
     }
 }
 
-fn finish(mut clients: Vec<Client>, failures: &mut Vec<String>) {
+/// Has all of them end.
+pub(crate) fn finish(mut clients: Vec<Client>, failures: &mut Vec<String>) {
     clients.iter_mut().for_each(Client::ask_to_end);
     for client in clients {
         if let Err(error) = client.finish() {
@@ -284,8 +286,8 @@ fn await_readers(cluster: &Cluster, story: &Mutex<Story>) -> Result<()> {
 }
 
 /// Every partition from its start to its end, by a client that knows nothing of before.
-fn read_everything(cluster: &Cluster, story: &mut Story) -> Result<()> {
-    for (name, (leader, _)) in cluster.ends(&NAMES)? {
+pub(crate) fn read_everything(cluster: &Cluster, topics: &[&str], story: &mut Story) -> Result<()> {
+    for (name, (leader, _)) in cluster.ends(topics)? {
         let (topic, index) = name.rsplit_once('-').context("a partition without a number")?;
         let index: i32 = index.parse()?;
         let mut connection = Connection::open(leader, CALL_TIMEOUT)?;
