@@ -5,7 +5,13 @@
 //! the topic counts on the disk, before the next round tells the leader. What is not here: what a copy does with an
 //! answer (`ottla_node::Partition::append_fetched`), and the leader's side (`api/fetch.rs`).
 
-use std::{collections::HashMap, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    future::poll_fn,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use ottla_node::Partition;
@@ -122,8 +128,10 @@ struct Session {
     partitions: HashMap<Place, Following>,
     id: i32,
     epoch: i32,
-    /// Those whose position the leader does not know.
-    moved: Vec<Place>,
+    /// Those of which there is something to tell the leader.
+    moved: HashSet<Place>,
+    /// Those that the last answer changed.
+    changed: Vec<Place>,
 }
 
 struct Following {
@@ -134,9 +142,12 @@ struct Following {
 
 impl Session {
     fn new(followed: Followed) -> Session {
-        let following =
-            |(partition, _): Member| ((partition.topic(), partition.index()), Following { partition, told: None });
-        Session { partitions: followed.into_iter().map(following).collect(), id: 0, epoch: 0, moved: Vec::new() }
+        let following = |(partition, _): Member| {
+            let place = (partition.topic(), partition.index());
+            (place, Following { partition, told: None })
+        };
+        let partitions = followed.into_iter().map(following).collect();
+        Session { partitions, id: 0, epoch: 0, moved: HashSet::new(), changed: Vec::new() }
     }
 
     /// Begins anew: the leader knows nothing.
@@ -145,8 +156,9 @@ impl Session {
         self.moved = self.partitions.keys().copied().collect();
     }
 
-    /// The next request, with the positions that the leader does not know yet.
+    /// The next request, with what the leader does not know yet.
     fn request(&mut self, partition_max_bytes: i32) -> FetchRequest {
+        self.changed.clear();
         let mut topics: HashMap<TopicId, Vec<FetchPartition>> = HashMap::new();
         // What can't be told now, because the log can't be opened say, is tried again in the next round.
         self.moved.retain(|place| {
@@ -163,7 +175,8 @@ impl Session {
                 ..Default::default()
             });
             following.told = Some(position);
-            false
+            // What a session before this one left to be synced the leader has to hear of too: nothing else may move.
+            position.durable < position.offset && following.partition.counts_what_is_synced()
         });
         let topics =
             topics.into_iter().map(|(topic_id, partitions)| FetchTopic { topic_id, partitions, ..Default::default() });
@@ -189,16 +202,17 @@ impl Session {
                 let Some(following) = self.partitions.get(&place) else { continue };
                 match following.take(answer) {
                     Ok(false) => {}
-                    Ok(true) => self.moved.push(place),
+                    Ok(true) => self.changed.push(place),
                     Err(why) => {
                         let (topic, partition) = (following.partition.topic_name(), following.partition.index());
                         tracing::debug!(%topic, %partition, %why, "what a leader answered was not taken in");
-                        self.moved.push(place);
+                        self.moved.insert(place);
                         all_taken = false;
                     }
                 }
             }
         }
+        self.moved.extend(&self.changed);
         if self.id == 0 {
             self.moved = self.partitions.keys().copied().collect();
         }
@@ -207,7 +221,7 @@ impl Session {
 
     /// Waits until what was appended is synced, where the leader counts only that.
     async fn synced(&self) {
-        for place in &self.moved {
+        for place in &self.changed {
             let Some(following) = self.partitions.get(place) else { continue };
             following.synced().await;
         }

@@ -364,10 +364,15 @@ impl Partition {
         Offset(self.progress.load(Ordering::SeqCst))
     }
 
+    /// Whether a copy counts as far as it is on the disk.
+    pub fn counts_what_is_synced(&self) -> bool {
+        durability(&self.config.load()) == Durability::Fsync
+    }
+
     /// Whether a follower's next Fetch has to wait: its leader counts what is on the disk, and not all is.
     pub fn owes_sync(&self) -> Option<Offset> {
         let end = self.reader.get().map_or(Offset::ZERO, LogReader::end_offset);
-        let owes = durability(&self.config.load()) == Durability::Fsync && !self.is_leading() && self.progress() < end;
+        let owes = self.counts_what_is_synced() && !self.is_leading() && self.progress() < end;
         owes.then_some(end)
     }
 
