@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use ottla_node::Partition;
+use ottla_node::{FollowerCopy, Partition};
 use ottla_protocol::ErrorCode;
 use ottla_types::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 use parking_lot::Mutex;
@@ -48,10 +48,8 @@ pub(crate) struct Wanted {
     pub(crate) current_epoch: LeaderEpoch,
     pub(crate) last_fetched_epoch: LeaderEpoch,
     pub(crate) max_bytes: u64,
-    /// Of a follower: where its copy begins.
-    pub(crate) log_start: Offset,
-    /// Of a follower: how far its copy is on its disk.
-    pub(crate) durable: Option<Offset>,
+    /// Of a follower: what it says of its copy.
+    pub(crate) copy: Option<FollowerCopy>,
     /// Looked up once; `None` while the topic or partition is not there.
     pub(crate) partition: Option<Arc<Partition>>,
     pub(crate) told: Told,
@@ -70,7 +68,7 @@ impl Wanted {
     /// Whether a look found nothing to tell, now or once there is room in an answer.
     fn is_quiet(&self) -> bool {
         // A follower is also to hear how far the log is committed, and nothing rings for that.
-        let told_all = self.durable.is_none() || self.found.high_watermark >= self.end;
+        let told_all = self.copy.is_none() || self.found.high_watermark >= self.end;
         // And one that is not in sync is looked at until its broker is fit to join.
         !self.answered && self.from >= self.end && told_all && self.in_sync
     }
@@ -79,7 +77,7 @@ impl Wanted {
     pub(crate) fn wait(&self, waker: &Waker) -> bool {
         let next = Offset(self.end.0.saturating_add(1));
         self.partition.as_ref().is_none_or(|partition| {
-            let waits = match self.durable {
+            let waits = match self.copy {
                 None => partition.wait_for(next, waker),
                 // A follower is told of what is appended, long before it is committed.
                 Some(_) => partition.wait_for_progress(next, waker),
@@ -91,14 +89,14 @@ impl Wanted {
     /// Whether there is more than the last look found.
     fn has_moved(&self) -> bool {
         self.partition.as_ref().is_some_and(|partition| {
-            let end = if self.durable.is_some() { partition.progress() } else { partition.high_watermark() };
+            let end = if self.copy.is_some() { partition.progress() } else { partition.high_watermark() };
             end > self.end || partition.log_start() != self.found.log_start
         })
     }
 
     /// Takes back a [`Wanted::wait`].
     pub(crate) fn forget(&self, waker: &Waker) {
-        match (&self.partition, self.durable) {
+        match (&self.partition, self.copy) {
             (Some(partition), None) => partition.forget(waker),
             (Some(partition), Some(_)) => partition.forget_progress(waker),
             (None, _) => {}
@@ -480,8 +478,7 @@ mod tests {
             current_epoch: LeaderEpoch::NONE,
             last_fetched_epoch: LeaderEpoch::NONE,
             max_bytes: 0,
-            log_start: Offset::ZERO,
-            durable: None,
+            copy: None,
             partition: None,
             told: Told::NOTHING,
             found: Told::NOTHING,

@@ -68,6 +68,8 @@ pub struct Options {
     pub fetch_sessions_max: usize,
     /// `fetch.max.bytes`: the most record bytes in one Fetch response.
     pub fetch_bytes_max: u64,
+    /// `replica.selector.class`: whether consumers are sent to followers in their rack.
+    pub rack_aware_reads: bool,
     /// `inter.broker.listener.name`: the listener that other brokers come in on. Without it they come in on any, and
     /// find each other by the first.
     pub broker_listener: Option<String>,
@@ -83,6 +85,7 @@ impl Options {
             memory_bytes: usize::try_from(config.memory_bytes).unwrap_or(usize::MAX),
             fetch_sessions_max: config.max_fetch_sessions as usize,
             fetch_bytes_max: u64::from(config.fetch_max_bytes),
+            rack_aware_reads: config.rack_aware_reads,
         }
     }
 }

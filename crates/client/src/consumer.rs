@@ -2,8 +2,8 @@
 //!
 //! There are no groups here. One Fetch per leader is under way at any time; the next one is sent before the records of
 //! the last are decoded. What a broker refuses is asked for again, of the leader it names (KIP-951) or the cluster
-//! does; the other partitions go on meanwhile. Fetches are sessionless: a client of a few partitions gains nothing from
-//! sessions (KIP-227).
+//! does; the other partitions go on meanwhile. A consumer that names its rack may be sent to a follower (KIP-392,
+//! `nearest.rs`). Fetches are sessionless: a client of a few partitions gains nothing from sessions (KIP-227).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -24,7 +24,7 @@ use ottla_records::{BatchError, BatchHeader, Decompress, Record, crc_matches, re
 use ottla_types::{BrokerId, Offset, ProducerId, Timestamp, TopicId};
 use tokio::task::JoinSet;
 
-use crate::{BrokerInfo, Client, Error, Position, Target, TopicPartition, metadata::Hint};
+use crate::{BrokerInfo, Client, Error, Position, Target, TopicPartition, metadata::Hint, nearest::Nearest};
 
 /// The oldest version that names topics by id alone (KIP-516).
 const TOPIC_IDS_FROM: i16 = 13;
@@ -65,6 +65,8 @@ pub struct ConsumerConfig {
     pub read_committed: bool,
     /// Whether each batch is held against its CRC.
     pub check_crcs: bool,
+    /// Where the consumer stands: the cluster may send it to a follower in the same rack.
+    pub rack: Option<String>,
 }
 
 impl Default for ConsumerConfig {
@@ -76,6 +78,7 @@ impl Default for ConsumerConfig {
             partition_max_bytes: 1 << 20,
             read_committed: false,
             check_crcs: true,
+            rack: None,
         }
     }
 }
@@ -107,6 +110,7 @@ pub struct Consumer {
     under_way: HashMap<BrokerId, Vec<TopicPartition>>,
     ready: Vec<Fetched>,
     failing: HashMap<TopicPartition, Failing>,
+    nearest: Nearest,
     /// Topics whose leaders have to be learnt anew.
     stale: BTreeSet<Arc<str>>,
     /// The question about them, at most one at a time.
@@ -122,7 +126,7 @@ struct Failing {
 }
 
 struct Answered {
-    leader: BrokerId,
+    broker: BrokerId,
     asked: Vec<(TopicPartition, TopicId, Offset)>,
     answer: Result<(FetchResponse, i16), Error>,
 }
@@ -140,8 +144,8 @@ impl Consumer {
         let client = client.apart();
         let partitions = starts(&client, assignment).await?;
         let (fetches, under_way, ready) = Default::default();
-        let (failing, stale, asking) = Default::default();
-        Ok(Consumer { client, config, partitions, fetches, under_way, ready, failing, stale, asking })
+        let (failing, nearest, stale, asking) = Default::default();
+        Ok(Consumer { client, config, partitions, fetches, under_way, ready, failing, nearest, stale, asking })
     }
 
     /// Where reading goes on in each partition.
@@ -187,11 +191,12 @@ impl Consumer {
 
     /// Takes in an answer. After an error the partitions it does not concern are taken in all the same.
     fn take(&mut self, answered: Answered) -> Result<(), Error> {
-        self.under_way.remove(&answered.leader);
+        self.under_way.remove(&answered.broker);
         let (answer, version) = match answered.answer {
             Ok(answer) => answer,
             Err(error) if error.is_retriable() => {
                 tracing::debug!(%error, "a fetch failed");
+                answered.asked.iter().for_each(|(at, ..)| _ = self.nearest.forget(at));
                 return answered.asked.iter().try_for_each(|(at, ..)| self.failed(at, &error, None));
             }
             Err(error) => return Err(error),
@@ -210,12 +215,16 @@ impl Consumer {
                 match crate::error::check(|| format!("partition {at} at offset {from}"), data.error_code, None) {
                     Ok(()) => {
                         self.failing.remove(at);
+                        if data.preferred_read_replica >= 0 {
+                            self.nearest.sent_to(at, BrokerId(data.preferred_read_replica), Instant::now());
+                        }
                         match self.arrived(at, *from, data) {
                             Ok(batches) => arrived.push((at.clone(), *from, data, batches)),
                             Err(error) => taken = Err(error),
                         }
                     }
-                    Err(error) if error.is_retriable() => {
+                    // What a follower does not have its leader may.
+                    Err(error) if self.nearest.forget(at) || error.is_retriable() => {
                         tracing::debug!(%error, "a partition could not be read");
                         if let Err(error) = self.failed(at, &error, hint(&answer, data)) {
                             taken = Err(error);
@@ -302,19 +311,22 @@ impl Consumer {
         Ok(Fetched { at, records: found, next, end: Offset(end), log_start: Offset(data.log_start_offset.max(0)) })
     }
 
-    /// Sends a fetch to each leader that has none under way, and asks the cluster for leaders that are not known.
+    /// Sends a fetch to each broker to read of that has none under way, and asks the cluster for leaders that are not
+    /// known.
     fn fetch_all(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let mut by_leader: BTreeMap<BrokerId, Vec<(TopicPartition, TopicId, i32, Offset)>> = BTreeMap::new();
+        let mut by_broker: BTreeMap<BrokerId, Vec<(TopicPartition, TopicId, i32, Offset)>> = BTreeMap::new();
         let mut unknown = Vec::new();
         let busy: HashSet<TopicPartition> = self.under_way.values().flatten().cloned().collect();
         let pauses = |at: &TopicPartition| self.failing.get(at).is_some_and(|failing| failing.again_at > now);
         for (at, next) in self.partitions.iter().filter(|(at, _)| !busy.contains(at) && !pauses(at)) {
             match self.client.leader(at) {
-                Ok((leader, topic, epoch)) if !self.under_way.contains_key(&leader) => {
-                    by_leader.entry(leader).or_default().push((at.clone(), topic.id, epoch.0, *next));
+                Ok((leader, topic, epoch)) => {
+                    let broker = self.nearest.of(at, now).unwrap_or(leader);
+                    if !self.under_way.contains_key(&broker) {
+                        by_broker.entry(broker).or_default().push((at.clone(), topic.id, epoch.0, *next));
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => unknown.push((at.clone(), error)),
             }
         }
@@ -325,13 +337,13 @@ impl Consumer {
             let (client, topics) = (self.client.clone(), std::mem::take(&mut self.stale));
             self.asking.spawn(async move { client.relearn(&topics).await });
         }
-        for (leader, asked) in by_leader {
-            self.under_way.insert(leader, asked.iter().map(|(at, ..)| at.clone()).collect());
+        for (broker, asked) in by_broker {
+            self.under_way.insert(broker, asked.iter().map(|(at, ..)| at.clone()).collect());
             let (client, request, newest) = (self.client.clone(), self.request(&asked), newest(&asked));
             let asked = asked.into_iter().map(|(at, id, _, next)| (at, id, next)).collect();
             self.fetches.spawn(async move {
-                let answer = client.request_at_most(Target::Broker(leader), &request, newest).await;
-                Answered { leader, asked, answer }
+                let answer = client.request_at_most(Target::Broker(broker), &request, newest).await;
+                Answered { broker, asked, answer }
             });
         }
         Ok(())
@@ -376,6 +388,7 @@ impl Consumer {
             max_bytes: self.config.max_bytes,
             isolation_level: i8::from(self.config.read_committed),
             topics,
+            rack_id: self.config.rack.as_deref().unwrap_or_default().into(),
             ..Default::default()
         }
     }

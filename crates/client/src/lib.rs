@@ -38,6 +38,7 @@ mod error;
 mod group_consumer;
 mod groups;
 mod metadata;
+mod nearest;
 mod nodes;
 mod offsets;
 mod partitioner;

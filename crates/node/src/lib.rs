@@ -43,7 +43,8 @@ pub use identity::{Identity, LoadIdentityError};
 pub use node::{DirectoryLock, Heartbeat, Joined, LockError, Node, NodeConfig, OpenNodeError, Transport};
 pub use outbox::{IsrChange, Outbox};
 pub use partition::{
-    Extent, Fetched, FollowError, Follower, FoundOffset, OffsetSpec, Partition, ReadRefusal, ReadRequest, Unavailable,
+    Extent, Fetched, FollowError, Follower, FollowerCopy, FoundOffset, OffsetSpec, Partition, ReadRefusal, ReadRequest,
+    Unavailable,
 };
 pub use pending::Pending;
 pub use storage::WallClock;

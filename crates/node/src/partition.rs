@@ -4,11 +4,14 @@
 //! task, timer or open file. Readers never take the lock: they use the log's read half and the published high
 //! watermark. A panic under the lock takes this partition offline and nothing else.
 //!
-//! What is not here: leading and following among several brokers (`partition/replication.rs`). Next: `ottla_replica`
-//! for what an append means, `flusher.rs` for who syncs, `waiters.rs` for who is woken.
+//! What is not here: leading and following among several brokers (`partition/replication.rs`), and what followers tell
+//! of their copies (`partition/copies.rs`). Next: `ottla_replica` for what an append means, `flusher.rs` for who syncs,
+//! `waiters.rs` for who is woken.
 
+mod copies;
 mod replication;
 
+pub use copies::FollowerCopy;
 pub use replication::{FollowError, Follower};
 
 use std::{
@@ -39,6 +42,7 @@ use crate::{
     topic_log_config::{durability, log_config, replica_settings},
     waiters::{Waiters, Wakes},
 };
+use copies::Copies;
 use replication::Leadership;
 
 /// Unsynced bytes after which a `replicated` topic asks for a sync by itself: what recovery would have to read again.
@@ -73,6 +77,7 @@ pub struct Partition {
     assignment: ArcSwapOption<Assignment>,
     /// Whether this broker leads, and the epoch, for a look without the lock. Written under `state`.
     leadership: Leadership,
+    copies: Copies,
     state: Mutex<State>,
     reader: OnceLock<LogReader>,
     /// What consumers may read up to. Written under `state`, read by anyone.
@@ -244,6 +249,7 @@ impl Partition {
             segment_limit: AtomicU64::new(u64::MAX),
             assignment: ArcSwapOption::empty(),
             leadership: Leadership::default(),
+            copies: Copies::default(),
             state: Mutex::new(State::Closed(known)),
             reader: OnceLock::new(),
             visible: RwLock::new(LogPosition::default()),
@@ -485,11 +491,11 @@ impl Partition {
         }
     }
 
-    /// Where to find the bytes a consumer's fetch asks for, up to the high watermark. Followers serve it too (KIP-392),
-    /// each as far as it knows what is committed.
+    /// Where to find the bytes a consumer's fetch asks for, up to the high watermark. Followers in sync serve it too
+    /// (KIP-392), each as far as it knows what is committed; one that is not sends the consumer back to the leader.
     pub fn read(&self, request: &ReadRequest) -> Result<Fetched, ReadRefusal> {
         self.check_epoch(request.current_epoch)?;
-        if self.assignment.load().is_none() {
+        if !self.is_leading() && !self.is_in_sync() {
             return Err(Unavailable::NotLeader.into());
         }
         let reader = self.reader()?;

@@ -9,7 +9,7 @@ const ARCHITECTURE: &str = "ARCHITECTURE.md";
 const API_TABLE: &str = "crates/broker/src/api/mod.rs";
 const API_FILES: &str = "crates/broker/src/api/";
 /// Files beside the API files that serve several of them.
-const API_SHARED: [&str; 3] = ["configs", "group", "leaders"];
+const API_SHARED: [&str; 4] = ["configs", "group", "leaders", "nearest"];
 const INVARIANTS: &str = "docs/non-obvious.md";
 const FORMATS: &str = "docs/formats/";
 

@@ -3,7 +3,7 @@
 //! [`prepare`] reads the request and its session; [`ParkedFetch::poll`] collects what there is and answers once
 //! `min_bytes` are there, something is wrong, or `max_wait_ms` has passed. Records are never copied: the answer carries
 //! ranges of segment files (`outbox.rs` sends them). KIP-74 (byte limits), KIP-227 (sessions), KIP-320 (epochs),
-//! KIP-392 (followers serve consumers too), KIP-516 (topic ids, version 13).
+//! KIP-392 (followers serve consumers too, and leaders send them there: `nearest.rs`), KIP-516 (topic ids, version 13).
 //!
 //! Followers fetch the same way, up to the end of the log, and by asking say how far they are (KIP-903 for their
 //! epochs).
@@ -13,7 +13,7 @@
 use std::{collections::HashSet, net::SocketAddr, sync::Arc, task::Waker, time::Duration};
 
 use ottla_log::FileRegion;
-use ottla_node::{Follower, ReadRefusal, ReadRequest, Topics, Unavailable};
+use ottla_node::{Follower, FollowerCopy, ReadRefusal, ReadRequest, Topics, Unavailable};
 use ottla_protocol::{
     ErrorCode, Reader, Records, Region, RequestHeader,
     messages::{
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use super::{
     Context, decode, held,
     leaders::{Endpoint, Way},
+    nearest::Rack,
     unavailable_code,
 };
 use crate::{
@@ -41,6 +42,8 @@ use crate::{
 
 /// First version that names topics by id.
 const TOPIC_ID_VERSION: i16 = 13;
+/// First version whose client may be sent to a follower, and so the first that a follower serves (KIP-392).
+const RACK_VERSION: i16 = 11;
 /// First version whose answer can name the leader and its address (KIP-951).
 const LEADER_HINT_VERSION: i16 = 16;
 const READ_COMMITTED: i8 = 1;
@@ -59,6 +62,8 @@ pub(crate) struct ParkedFetch {
     read_committed: bool,
     /// The broker that follows, if it is one.
     follower: Option<(BrokerId, BrokerEpoch)>,
+    /// Where the client stands, if there are brokers too.
+    rack: Option<Rack>,
     source: Source,
     waiting: bool,
 }
@@ -82,6 +87,9 @@ struct Look<'a> {
     read_committed: bool,
     hints: bool,
     follower: Option<Follower>,
+    from_followers: bool,
+    /// Brokers nearer to the client than this one.
+    near: Vec<BrokerId>,
     way: Way<'a>,
     collected: Collected,
 }
@@ -108,6 +116,10 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Park
     if follower.is_some() && !context.listener.serves_brokers {
         return Err(Close::BadRequest("a follower's Fetch on a listener that is for clients".to_owned()));
     }
+    let rack = match follower {
+        None if context.version() >= RACK_VERSION => Rack::of(context.broker, &request.rack_id),
+        _ => None,
+    };
     let wanted = wanted(request.topics, by_id, follower.is_some(), &context.broker.node.topics());
     let source = match (request.session_id, request.session_epoch) {
         (id, INITIAL_EPOCH) => {
@@ -152,6 +164,7 @@ pub(crate) fn prepare(context: &Context<'_>, reader: &mut Reader) -> Result<Park
         max_bytes: bytes(request.max_bytes).min(context.broker.options.fetch_bytes_max),
         read_committed: request.isolation_level == READ_COMMITTED,
         follower,
+        rack,
         source,
         waiting: false,
     })
@@ -183,12 +196,14 @@ fn wanted(topics: Vec<FetchTopic>, by_id: bool, follows: bool, known: &Topics) -
             current_epoch: LeaderEpoch(partition.current_leader_epoch),
             last_fetched_epoch: LeaderEpoch(partition.last_fetched_epoch),
             max_bytes: u64::try_from(partition.partition_max_bytes).unwrap_or(0),
-            log_start: Offset(partition.log_start_offset),
-            // A follower that does not say is one that counts what it has.
-            durable: follows.then_some(Offset(match partition.ottla_durable_offset {
-                -1 => partition.fetch_offset,
-                durable => durable,
-            })),
+            copy: follows.then(|| FollowerCopy {
+                // A follower that does not say is one that counts what it has.
+                durable: Offset(match partition.ottla_durable_offset {
+                    -1 => partition.fetch_offset,
+                    durable => durable,
+                }),
+                log_start: Offset(partition.log_start_offset),
+            }),
             partition: held.and_then(|topic| topic.partition(PartitionIndex(partition.partition))).cloned(),
             told: Told::NOTHING,
             found: Told::NOTHING,
@@ -240,16 +255,20 @@ impl ParkedFetch {
         let follower = self.follower.map(|(id, epoch)| {
             let image = broker.node.image();
             let eligible = image.broker(id).is_some_and(|known| known.epoch == epoch && known.is_live());
-            Follower { broker: id, epoch, log_start: Offset::ZERO, durable: Offset::ZERO, eligible }
+            let copy = FollowerCopy { durable: Offset::ZERO, log_start: Offset::ZERO };
+            Follower { broker: id, epoch, copy, eligible }
         });
         let listener = Arc::clone(&self.listener);
+        let way = Way { broker, listener: &listener, local: self.local };
         let mut look = Look {
             news_only: matches!(self.source, Source::Resumed(_)),
             max_bytes: self.max_bytes,
             read_committed: self.read_committed,
             hints: self.header.api_version >= LEADER_HINT_VERSION,
             follower,
-            way: Way { broker, listener: &listener, local: self.local },
+            from_followers: self.header.api_version >= RACK_VERSION,
+            near: self.rack.as_ref().map(|rack| rack.brokers(&way)).unwrap_or_default(),
+            way,
             collected: Collected::default(),
         };
         match &mut self.source {
@@ -334,16 +353,17 @@ impl Look<'_> {
     /// Takes in what there is to tell of one partition.
     fn at(&mut self, wanted: &mut Wanted) {
         let answer = self.read(wanted);
-        let diverging = answer.diverging_epoch != EpochEndOffset::default();
+        // The client has to ask for something else, or somewhere else.
+        let elsewhere = answer.diverging_epoch != EpochEndOffset::default() || answer.preferred_read_replica >= 0;
         wanted.found = Told {
             high_watermark: Offset(answer.high_watermark),
             log_start: Offset(answer.log_start_offset),
             error: answer.error_code != 0,
         };
         wanted.served = answer.records.as_ref().is_some_and(|records| !records.is_empty());
-        self.collected.urgent |= wanted.found.error || diverging;
+        self.collected.urgent |= wanted.found.error || elsewhere;
         wanted.answered =
-            !self.news_only || wanted.served || diverging || wanted.found.error || wanted.found != wanted.told;
+            !self.news_only || wanted.served || elsewhere || wanted.found.error || wanted.found != wanted.told;
         if wanted.answered {
             self.collected.push(&wanted.topic, answer);
         }
@@ -383,12 +403,11 @@ impl Look<'_> {
             max_bytes: wanted.max_bytes.min(room),
             at_least_one: self.collected.bytes == 0,
         };
-        let read = match &self.follower {
-            None => partition.read(&request),
-            Some(follower) => {
-                let durable = wanted.durable.unwrap_or(wanted.from);
-                partition.fetch(&Follower { log_start: wanted.log_start, durable, ..*follower }, &request)
-            }
+        let read = match (&self.follower, wanted.copy) {
+            (Some(follower), Some(copy)) => partition.fetch(&Follower { copy, ..*follower }, &request),
+            (None, _) | (_, None) if self.from_followers || partition.is_leading() => partition.read(&request),
+            // Such a client can't have been sent here, and takes what a follower lacks for gone.
+            _ => Err(Unavailable::NotLeader.into()),
         };
         match read {
             Ok(fetched) => {
@@ -397,7 +416,10 @@ impl Look<'_> {
                 // Without transactions nothing is ever undecided.
                 answer.last_stable_offset = fetched.high_watermark.0;
                 answer.log_start_offset = fetched.log_start.0;
-                if let Some(region) = fetched.records {
+                let nearest = if self.near.is_empty() { None } else { partition.nearest_copy(&self.near, wanted.from) };
+                if let Some(nearest) = nearest {
+                    answer.preferred_read_replica = nearest.0;
+                } else if let Some(region) = fetched.records {
                     // One partition's share of an answer never passes i32::MAX bytes: the limits come from the wire.
                     let len = u32::try_from(region.len).unwrap_or(0);
                     answer.records = Some(Records::Region(Region { token: self.collected.regions.len() as u64, len }));

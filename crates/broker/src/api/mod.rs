@@ -67,6 +67,7 @@ mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod metadata;
+mod nearest;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;

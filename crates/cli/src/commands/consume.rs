@@ -64,6 +64,9 @@ pub(crate) struct ConsumeArgs {
     /// value, key-value, json, or a format string (below)
     #[arg(long, value_name = "FORMAT", default_value = "value")]
     format: Format,
+    /// Read of a replica in this rack, if there is one (broker.rack)
+    #[arg(long, value_name = "RACK")]
+    rack: Option<String>,
     /// Leave out what belongs to open or aborted transactions
     #[arg(long)]
     read_committed: bool,
@@ -107,6 +110,13 @@ pub(crate) fn run(args: ConsumeArgs) -> Result<(), Failure> {
     })
 }
 
+impl ConsumeArgs {
+    fn consumer_config(&self) -> ConsumerConfig {
+        let (read_committed, rack) = (self.read_committed, self.rack.clone());
+        ConsumerConfig { read_committed, rack, ..ConsumerConfig::default() }
+    }
+}
+
 async fn consume(args: &ConsumeArgs) -> Result<(), Failure> {
     let client = args.cluster.connect().await?;
     let partitions = client.partitions_of(&args.topic, &args.partition).await?;
@@ -117,7 +127,7 @@ async fn consume(args: &ConsumeArgs) -> Result<(), Failure> {
     };
     let follow = args.follow || start == Start::Latest;
     let format = if args.cluster.json { Format::Json } else { args.format.clone() };
-    let config = ConsumerConfig { read_committed: args.read_committed, ..ConsumerConfig::default() };
+    let config = args.consumer_config();
     let assignment: Vec<_> = partitions.iter().map(|at| (at.clone(), start)).collect();
     let mut consumer = Consumer::new(&client, config, &assignment).await?;
 

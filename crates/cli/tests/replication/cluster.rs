@@ -23,6 +23,8 @@ pub(crate) struct Cluster {
     dir: TempDir,
     nodes: Vec<Option<Broker>>,
     addresses: Vec<String>,
+    /// What each was told besides where it is.
+    settings: Vec<Vec<String>>,
     /// What nodes are started as from now on.
     version: Version,
 }
@@ -39,28 +41,38 @@ pub(crate) enum Version {
 impl Cluster {
     /// A cluster of one node.
     pub(crate) fn found() -> Cluster {
-        Cluster::found_by(Version::New)
+        Cluster::found_by(Version::New, &[])
     }
 
-    fn found_by(version: Version) -> Cluster {
-        let (dir, nodes, addresses) = (tempfile::tempdir().unwrap(), Vec::new(), Vec::new());
-        let mut cluster = Cluster { dir, nodes, addresses, version };
-        cluster.add("127.0.0.1:0", &[]);
+    fn found_by(version: Version, settings: &[&str]) -> Cluster {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster { dir, nodes: Vec::new(), addresses: Vec::new(), settings: Vec::new(), version };
+        cluster.add(None, settings);
         cluster
     }
 
     /// A cluster of `count` nodes, all of them at work.
     pub(crate) fn of(count: usize) -> Cluster {
-        Cluster::of_version(Version::New, count)
+        Cluster::with(&vec![&[][..]; count])
     }
 
     /// The same, of that version.
     pub(crate) fn of_version(version: Version, count: usize) -> Cluster {
-        let mut cluster = Cluster::found_by(version);
-        for _ in 1..count {
-            cluster.join();
+        Cluster::of_nodes(version, &vec![&[][..]; count])
+    }
+
+    /// A cluster of nodes with settings of their own, `KEY=VALUE` each.
+    pub(crate) fn with(settings: &[&[&str]]) -> Cluster {
+        Cluster::of_nodes(Version::New, settings)
+    }
+
+    fn of_nodes(version: Version, settings: &[&[&str]]) -> Cluster {
+        let mut cluster = Cluster::found_by(version, settings[0]);
+        for settings in &settings[1..] {
+            cluster.join_with(settings);
         }
         // Before that the loss of the first node is the loss of the metadata log.
+        let count = if settings.len() == 2 { 1 } else { settings.len() };
         cluster.wait_until("all vote on the metadata log", |cluster| cluster.voters() == count);
         cluster
     }
@@ -74,15 +86,21 @@ impl Cluster {
 
     /// One more node, which has joined when this returns. Its number.
     pub(crate) fn join(&mut self) -> usize {
+        self.join_with(&[])
+    }
+
+    fn join_with(&mut self, settings: &[&str]) -> usize {
         let seed = self.some().address.clone();
-        let number = self.add("127.0.0.1:0", &["--join", &seed]);
+        let number = self.add(Some(&seed), settings);
         self.wait_until(&format!("node {number} is in"), |cluster| cluster.live().contains(&(number as i64)));
         number
     }
 
-    fn add(&mut self, listen: &str, more: &[&str]) -> usize {
+    fn add(&mut self, seed: Option<&str>, settings: &[&str]) -> usize {
         let number = self.nodes.len() + 1;
-        let node = Broker::spawn(self.command(number, listen).args(more));
+        self.settings.push(settings.iter().flat_map(|pair| ["-o".to_owned(), (*pair).to_owned()]).collect());
+        let join = seed.into_iter().flat_map(|seed| ["--join", seed]);
+        let node = Broker::spawn(self.command(number, "127.0.0.1:0").args(join));
         self.addresses.push(node.address.clone());
         self.nodes.push(Some(node));
         number
@@ -124,6 +142,7 @@ impl Cluster {
 
     fn command(&self, number: usize, listen: &str) -> Command {
         let mut command = serve(&self.data(number), listen);
+        command.args(self.settings.get(number - 1).into_iter().flatten());
         if self.version == Version::Old {
             command.env(LEVEL_LIMIT, "1");
         }

@@ -9,4 +9,5 @@ mod broker;
 mod cluster;
 mod growing;
 mod losing;
+mod near;
 mod upgrading;

@@ -25,6 +25,10 @@ const NO_SASL: &str = "Ottla does not serve SASL yet; leave it out";
 const NO_TIERING: &str = "Ottla has no tiered storage; keep the default";
 const NO_QUORUM: &str = "Ottla agrees on metadata by itself; leave it out";
 
+/// Has consumers read from leaders alone.
+pub(super) const LEADER_SELECTOR: &str = "org.apache.kafka.common.replica.LeaderSelector";
+const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+
 /// Every broker config, sorted by name.
 pub(super) const CONFIGS: &[Definition] = &[
     list(
@@ -451,6 +455,14 @@ pub(super) const CONFIGS: &[Definition] = &[
     )
     .at_least(1)
     .stored(),
+    text(
+        "replica.selector.class",
+        "",
+        "Where consumers read: RackAwareReplicaSelector, also unless it is set, sends those that name a rack to a \
+         follower there, LeaderSelector sends all to leaders.",
+    )
+    .unset()
+    .valid(Valid::OneOf(&[RACK_AWARE_SELECTOR, LEADER_SELECTOR])),
     list("sasl.enabled.mechanisms", "GSSAPI", "The SASL mechanisms a secured listener offers.").later(NO_SASL),
     int("share.coordinator.state.topic.min.isr", "2", "min.insync.replicas of __share_group_state.")
         .at_least(1)

@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use super::{Layers, Overrides, Scope, split_list, valid::parse_bool};
+use super::{Layers, Overrides, Scope, broker::LEADER_SELECTOR, split_list, valid::parse_bool};
 
 /// What is done with old records; neither means that everything is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,6 +165,8 @@ pub struct BrokerConfig {
     pub memory_bytes: u64,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
+    /// `replica.selector.class`: whether a consumer is sent to followers in its rack (KIP-392).
+    pub rack_aware_reads: bool,
     /// `replica.fetch.max.bytes`
     pub replica_fetch_max_bytes: i32,
     /// `replica.fetch.response.max.bytes`
@@ -314,6 +316,7 @@ impl BrokerConfig {
             disk_reserve_bytes: number(get("ottla.disk.reserve.bytes")),
             memory_bytes: number(get("ottla.memory.bytes")),
             producer_id_expiration_ms: number(get("producer.id.expiration.ms")),
+            rack_aware_reads: get("replica.selector.class") != Some(LEADER_SELECTOR),
             replica_fetch_max_bytes: number(get("replica.fetch.max.bytes")),
             replica_fetch_response_max_bytes: number(get("replica.fetch.response.max.bytes")),
             replica_fetch_wait_max_ms: number(get("replica.fetch.wait.max.ms")),

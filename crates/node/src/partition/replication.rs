@@ -21,7 +21,9 @@ use ottla_replica::{
 };
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
-use super::{DAMAGE_REPORTED, Fetched, Partition, ReadRefusal, ReadRequest, State, Unavailable, plan, wants_sync};
+use super::{
+    DAMAGE_REPORTED, Fetched, FollowerCopy, Partition, ReadRefusal, ReadRequest, State, Unavailable, plan, wants_sync,
+};
 use crate::{outbox::IsrChange, topic_log_config::durability, waiters::Wakes};
 
 /// A leader epoch and whether this broker leads in it, in one number.
@@ -46,10 +48,8 @@ pub struct Follower {
     pub broker: BrokerId,
     /// The registration it fetches under.
     pub epoch: BrokerEpoch,
-    /// Where its log begins.
-    pub log_start: Offset,
-    /// How far its copy is on its disk.
-    pub durable: Offset,
+    /// What it says of its copy.
+    pub copy: FollowerCopy,
     /// Whether the cluster knows it by that registration, unfenced and not about to leave: only then it may join the
     /// ISR (rule I4).
     pub eligible: bool,
@@ -92,6 +92,11 @@ impl Partition {
         self.assignment.load().as_ref()?.leader.filter(|leader| *leader != self.broker)
     }
 
+    /// Whether this copy is in the ISR, as far as this broker has heard.
+    pub(super) fn is_in_sync(&self) -> bool {
+        self.assignment.load().as_ref().is_some_and(|assignment| assignment.isr.contains(&self.broker))
+    }
+
     pub(super) fn check_leading(&self) -> Result<(), Unavailable> {
         if self.is_leading() { Ok(()) } else { Err(Unavailable::NotLeader) }
     }
@@ -125,7 +130,7 @@ impl Partition {
     /// Takes what the cluster says about the partition from now on.
     pub(crate) fn assign(self: &Arc<Self>, assignment: Assignment) {
         let leading = assignment.leader == Some(self.broker);
-        let before = self.leadership.get();
+        let before = (self.leadership.get(), self.is_in_sync());
         let mut effects = Vec::new();
         let assigned = {
             let mut state = self.state.lock();
@@ -151,8 +156,8 @@ impl Partition {
             assigned
         };
         self.carry_out(effects);
-        if assigned.is_err() || before != self.leadership.get() {
-            // What they wait for was promised by another leadership.
+        if assigned.is_err() || before != (self.leadership.get(), self.is_in_sync()) {
+            // What they wait for was promised by another leadership, or they have to go elsewhere for it.
             self.wake_all();
         } else {
             let mut wakes = Wakes::default();
@@ -196,7 +201,7 @@ impl Partition {
         let (end, high_watermark, in_sync) = self.lead(|replica| {
             // A follower whose history differs is told so and nothing else: where it stands is no news (rule E3).
             let (from, last_epoch) = (request.from, request.last_fetched_epoch);
-            if let Some((epoch, end)) = replica.divergence(from, last_epoch, follower.log_start) {
+            if let Some((epoch, end)) = replica.divergence(from, last_epoch, follower.copy.log_start) {
                 return Err(ReadRefusal::Diverging { epoch, end });
             }
             let end = replica.log().end();
@@ -207,10 +212,11 @@ impl Partition {
                 broker: follower.broker,
                 broker_epoch: follower.epoch,
                 fetch: request.from,
-                durable: follower.durable.min(request.from),
+                durable: follower.copy.durable.min(request.from),
                 eligible: follower.eligible,
             };
             replica.step(self.storage.tick(), event, &mut effects);
+            self.copies.told(replica.leader_epoch(), follower.broker, follower.copy.log_start, request.from);
             let high_watermark = replica.high_watermark();
             if high_watermark.offset.0 != self.visible_offset.load(Ordering::Relaxed) {
                 self.publish(high_watermark);
@@ -223,6 +229,15 @@ impl Partition {
         wakes.wake();
         let records = plan(reader, request, end)?;
         Ok(Fetched { records, high_watermark, end: end.offset, log_start: reader.start_offset(), in_sync })
+    }
+
+    /// Which of `brokers` a consumer that reads from `from` on can be sent to: a follower in sync whose copy holds what
+    /// comes there, and of several the one that goes furthest. None where this broker does not lead (KIP-392).
+    pub fn nearest_copy(&self, brokers: &[BrokerId], from: Offset) -> Option<BrokerId> {
+        let (epoch, leading) = self.leadership.get();
+        let assignment = self.assignment.load();
+        let isr = &assignment.as_ref().filter(|_| leading)?.isr;
+        self.copies.furthest(epoch, from, |broker| brokers.contains(&broker) && isr.contains(&broker))
     }
 
     /// Where this copy goes on from, if it follows another broker. Opens the log.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ottla_client::{Client, ConsumerConfig, Error, GroupConsumer, Position, Start, TopicPartition};
+use ottla_client::{Client, Error, GroupConsumer, Position, Start, TopicPartition};
 use ottla_types::Offset;
 
 use super::{ConsumeArgs, write};
@@ -20,7 +20,7 @@ pub(super) async fn consume(args: &ConsumeArgs, group: &str) -> Result<(), Failu
     let client = args.cluster.connect().await?;
     // Without --follow the end is where it was when the command began, or a busy topic would have none.
     let ends = ends(&client, &args.topic).await?;
-    let config = ConsumerConfig { read_committed: args.read_committed, ..ConsumerConfig::default() };
+    let config = args.consumer_config();
     let topics = [args.topic.clone()];
     let joined = GroupConsumer::join(&client, group, &topics, args.from, config).await;
     let mut consumer = joined.map_err(|error| explain(group, error))?;
