@@ -103,7 +103,7 @@ impl Broker {
                 max_wait_ms: config.replica_fetch_wait_max_ms,
                 min_bytes: 1,
                 max_bytes: config.replica_fetch_response_max_bytes,
-                ..session.request(config.replica_fetch_max_bytes)
+                ..session.request(config.replica_fetch_max_bytes, self.node.starts_wanted())
             };
             let wait = Duration::from_millis(u64::try_from(config.replica_fetch_wait_max_ms).unwrap_or(0));
             let answer = connection.call(&request, wait + ANSWER_TIMEOUT).await?;
@@ -132,22 +132,26 @@ struct Session {
     moved: HashSet<Place>,
     /// Those that the last answer changed.
     changed: Vec<Place>,
+    /// `Node::starts_wanted` as of the last look.
+    starts_wanted: u64,
 }
 
 struct Following {
     partition: Arc<Partition>,
     /// What the leader was last told.
     told: Option<FetchPosition>,
+    /// The start that the leader was last asked for.
+    start_told: Offset,
 }
 
 impl Session {
     fn new(followed: Followed) -> Session {
         let following = |(partition, _): Member| {
             let place = (partition.topic(), partition.index());
-            (place, Following { partition, told: None })
+            (place, Following { partition, told: None, start_told: Offset::ZERO })
         };
         let partitions = followed.into_iter().map(following).collect();
-        Session { partitions, id: 0, epoch: 0, moved: HashSet::new(), changed: Vec::new() }
+        Session { partitions, id: 0, epoch: 0, moved: HashSet::new(), changed: Vec::new(), starts_wanted: 0 }
     }
 
     /// Begins anew: the leader knows nothing.
@@ -157,13 +161,19 @@ impl Session {
     }
 
     /// The next request, with what the leader does not know yet.
-    fn request(&mut self, partition_max_bytes: i32) -> FetchRequest {
+    fn request(&mut self, partition_max_bytes: i32, starts_wanted: u64) -> FetchRequest {
         self.changed.clear();
+        if std::mem::replace(&mut self.starts_wanted, starts_wanted) != starts_wanted {
+            let asks = |following: &Following| following.partition.start_wanted() != following.start_told;
+            let more = self.partitions.iter().filter(|(_, following)| asks(following));
+            self.moved.extend(more.map(|(place, _)| *place));
+        }
         let mut topics: HashMap<TopicId, Vec<FetchPartition>> = HashMap::new();
         // What can't be told now, because the log can't be opened say, is tried again in the next round.
         self.moved.retain(|place| {
             let Some(following) = self.partitions.get_mut(place) else { return false };
             let Ok(Some(position)) = following.partition.fetch_position() else { return true };
+            following.start_told = following.partition.start_wanted();
             topics.entry(place.0).or_default().push(FetchPartition {
                 partition: place.1.0,
                 current_leader_epoch: position.leader_epoch.0,
@@ -172,6 +182,10 @@ impl Session {
                 log_start_offset: position.log_start.0,
                 partition_max_bytes,
                 ottla_durable_offset: position.durable.0,
+                ottla_start_wanted: match following.start_told {
+                    Offset::ZERO => -1,
+                    start => start.0,
+                },
                 ..Default::default()
             });
             following.told = Some(position);

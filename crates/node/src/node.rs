@@ -511,6 +511,12 @@ impl Node {
         followed
     }
 
+    /// Changes whenever retention here wants something else of the leaders of what is followed
+    /// ([`Partition::start_wanted`]).
+    pub fn starts_wanted(&self) -> u64 {
+        self.storage.starts_wanted()
+    }
+
     /// A producer id that was never given before, if this broker has one left of those the controller gave it.
     pub fn take_producer_id(&self) -> Option<ProducerId> {
         self.controller.take_producer_id()

@@ -78,6 +78,7 @@ pub struct Partition {
     /// Whether this broker leads, and the epoch, for a look without the lock. Written under `state`.
     leadership: Leadership,
     copies: Copies,
+    start_wanted: AtomicI64,
     state: Mutex<State>,
     reader: OnceLock<LogReader>,
     /// What consumers may read up to. Written under `state`, read by anyone.
@@ -250,6 +251,7 @@ impl Partition {
             assignment: ArcSwapOption::empty(),
             leadership: Leadership::default(),
             copies: Copies::default(),
+            start_wanted: AtomicI64::new(0),
             state: Mutex::new(State::Closed(known)),
             reader: OnceLock::new(),
             visible: RwLock::new(LogPosition::default()),
@@ -728,11 +730,8 @@ impl Partition {
         self.wake_all();
     }
 
-    /// Closes the active segment, so that retention may take it.
+    /// Closes the active segment, so that it can go once the log starts behind it.
     pub(crate) fn roll(self: &Arc<Self>) -> Result<(), Unavailable> {
-        if !self.is_leading() {
-            return Ok(());
-        }
         let now = self.storage.now();
         self.with(|replica| {
             replica.log_mut().roll(now).map_err(|error| Unavailable::Offline(error.to_string().into()))

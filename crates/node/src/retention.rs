@@ -3,15 +3,22 @@
 //! The decision is pure ([`plan`]): from the segments of one topic and its limits it names, for each partition, the
 //! offset below which everything goes. The two limits that cover a whole topic on this broker, however many partitions
 //! it has, always take the oldest data of the topic first, and may close an active segment early where the closed ones
-//! do not suffice. The driver that gathers segments and trims is [`enforce`]; `lib.rs` runs it regularly.
+//! do not suffice. The driver that gathers segments and trims is [`enforce`]; `housekeeping.rs` runs it regularly.
+//!
+//! Where a log begins is its leader's to decide. A budget is each broker's own: what it holds copies of counts whoever
+//! leads it, and where something that is followed has to go, the leader is asked to let go of it
+//! ([`Partition::want_start`]), so that the tightest budget of all replicas holds.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use ottla_log::SegmentInfo;
 use ottla_metadata::config::TopicConfig;
 use ottla_types::{Offset, Timestamp};
 
-use crate::{partition::Unavailable, topics::Topic};
+use crate::{
+    partition::{Partition, Unavailable},
+    topics::Topic,
+};
 
 /// A topic is cut to its budget less this part of it, so that what arrives between two looks still fits.
 const HEADROOM: u64 = 16;
@@ -54,22 +61,29 @@ enum Action {
     RollAndTrimTo(Offset),
 }
 
+/// What must go of one partition, and whether it is for the sake of the topic's budget rather than of its own limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    action: Option<Action>,
+    for_budget: bool,
+}
+
 /// For each partition what must go, given its segments oldest first.
-fn plan(partitions: &[Vec<SegmentInfo>], limits: &Limits, now: Timestamp) -> Vec<Option<Action>> {
+fn plan(partitions: &[Vec<SegmentInfo>], limits: &Limits, now: Timestamp) -> Vec<Plan> {
     // How many of its oldest segments each partition loses.
-    let mut doomed: Vec<usize> = partitions
+    let own: Vec<usize> = partitions
         .iter()
         .map(|segments| by_age(segments, limits, now).max(by_partition_size(segments, limits)))
         .collect();
+    let mut doomed = own.clone();
     by_topic_size(partitions, limits, &mut doomed);
-    partitions
-        .iter()
-        .zip(doomed)
-        .map(|(segments, count)| {
-            let last = segments.get(count.checked_sub(1)?)?;
-            Some(if last.sealed { Action::TrimTo(last.end) } else { Action::RollAndTrimTo(last.end) })
-        })
-        .collect()
+    let action = |segments: &[SegmentInfo], count: usize| {
+        let last = segments.get(count.checked_sub(1)?)?;
+        Some(if last.sealed { Action::TrimTo(last.end) } else { Action::RollAndTrimTo(last.end) })
+    };
+    let counts = doomed.iter().zip(&own);
+    let all = partitions.iter().zip(counts);
+    all.map(|(segments, (&count, &own))| Plan { action: action(segments, count), for_budget: count > own }).collect()
 }
 
 /// Segments whose newest record is older than the limit; the active one too, as Kafka does. Where no record says when
@@ -134,15 +148,30 @@ pub(crate) fn enforce(topic: &Topic, disk_bytes: u64, now: Timestamp) -> Result<
     // One that is offline, or finds no room to roll, keeps what it has and keeps nobody else from going on.
     let segments: Vec<_> = topic.partitions.iter().map(|partition| partition.segments().unwrap_or_default()).collect();
     let mut outcome = Ok(());
-    for (partition, action) in topic.partitions.iter().zip(plan(&segments, &limits, now)) {
-        let done = match action {
-            None => Ok(()),
-            Some(Action::TrimTo(end)) => partition.trim(end),
-            Some(Action::RollAndTrimTo(end)) => partition.roll().and_then(|()| partition.trim(end)),
-        };
-        outcome = outcome.and(done);
+    for (partition, plan) in topic.partitions.iter().zip(plan(&segments, &limits, now)) {
+        outcome = outcome.and(if partition.is_leading() { lead(partition, plan) } else { follow(partition, plan) });
     }
     outcome
+}
+
+fn lead(partition: &Arc<Partition>, plan: Plan) -> Result<(), Unavailable> {
+    partition.want_start(Offset::ZERO);
+    match plan.action {
+        None => Ok(()),
+        Some(Action::TrimTo(end)) => partition.trim(end),
+        Some(Action::RollAndTrimTo(end)) => partition.roll().and_then(|()| partition.trim(end)),
+    }
+}
+
+/// Limits of single partitions every leader holds by itself; only what is over this broker's budget is asked for.
+fn follow(partition: &Arc<Partition>, plan: Plan) -> Result<(), Unavailable> {
+    let (start, rolled) = match plan.action.filter(|_| plan.for_budget) {
+        None => (Offset::ZERO, Ok(())),
+        Some(Action::TrimTo(end)) => (end, Ok(())),
+        Some(Action::RollAndTrimTo(end)) => (end, partition.roll()),
+    };
+    partition.want_start(start);
+    rolled
 }
 
 /// The bytes at which a partition of the topic should close its active segment so that the topic's limit can be held
@@ -175,34 +204,38 @@ mod tests {
             .collect()
     }
 
+    fn actions(partitions: &[Vec<SegmentInfo>], limits: &Limits, now: Timestamp) -> Vec<Option<Action>> {
+        plan(partitions, limits, now).into_iter().map(|plan| plan.action).collect()
+    }
+
     #[test]
     fn retention_ms_drops_what_is_older_and_stops_at_the_first_that_is_not() {
         let limits = Limits { age_ms: Some(100), ..Limits::default() };
         let kept = segments(&[(5, 300), (5, 101), (5, 100), (5, 200), (5, 0)]);
-        assert_eq!(plan(&[kept], &limits, NOW), [Some(Action::TrimTo(Offset(20)))]);
+        assert_eq!(actions(&[kept], &limits, NOW), [Some(Action::TrimTo(Offset(20)))]);
     }
 
     #[test]
     fn retention_ms_takes_the_active_segment_when_all_of_it_is_old() {
         let limits = Limits { age_ms: Some(100), ..Limits::default() };
-        assert_eq!(plan(&[segments(&[(5, 500)])], &limits, NOW), [Some(Action::RollAndTrimTo(Offset(10)))]);
-        assert_eq!(plan(&[segments(&[(0, 500)])], &limits, NOW), [None], "an empty segment is not data");
+        assert_eq!(actions(&[segments(&[(5, 500)])], &limits, NOW), [Some(Action::RollAndTrimTo(Offset(10)))]);
+        assert_eq!(actions(&[segments(&[(0, 500)])], &limits, NOW), [None], "an empty segment is not data");
     }
 
     #[test]
     fn retention_ms_takes_segments_without_timestamps_for_older_than_the_next() {
         let limits = Limits { age_ms: Some(100), ..Limits::default() };
         let undated = NOW.0 - Timestamp::NONE.0;
-        assert_eq!(plan(&[segments(&[(5, undated), (5, 0)])], &limits, NOW), [None]);
+        assert_eq!(actions(&[segments(&[(5, undated), (5, 0)])], &limits, NOW), [None]);
         let expired = segments(&[(5, undated), (5, 300), (5, undated)]);
-        assert_eq!(plan(&[expired], &limits, NOW), [Some(Action::TrimTo(Offset(20)))]);
+        assert_eq!(actions(&[expired], &limits, NOW), [Some(Action::TrimTo(Offset(20)))]);
     }
 
     #[test]
     fn retention_bytes_keeps_at_least_the_limit_in_each_partition() {
         let limits = Limits { partition_bytes: Some(25), ..Limits::default() };
         let full = segments(&[(10, 0), (10, 0), (10, 0), (10, 0)]);
-        assert_eq!(plan(&[full, segments(&[(90, 0)])], &limits, NOW), [Some(Action::TrimTo(Offset(10))), None]);
+        assert_eq!(actions(&[full, segments(&[(90, 0)])], &limits, NOW), [Some(Action::TrimTo(Offset(10))), None]);
     }
 
     #[test]
@@ -212,7 +245,7 @@ mod tests {
         let young = segments(&[(10, 850), (10, 50), (10, 40)]);
         // 60 bytes: the two oldest of the topic go, one from each partition.
         assert_eq!(
-            plan(&[old, young], &limits, NOW),
+            actions(&[old, young], &limits, NOW),
             [Some(Action::TrimTo(Offset(10))), Some(Action::TrimTo(Offset(10)))]
         );
     }
@@ -222,8 +255,22 @@ mod tests {
         let limits = Limits { topic_bytes: Some(15), ..Limits::default() };
         let partitions = [segments(&[(10, 30)]), segments(&[(10, 20)]), segments(&[(10, 10)])];
         assert_eq!(
-            plan(&partitions, &limits, NOW),
+            actions(&partitions, &limits, NOW),
             [Some(Action::RollAndTrimTo(Offset(10))), Some(Action::RollAndTrimTo(Offset(10))), None]
+        );
+    }
+
+    #[test]
+    fn only_what_is_over_the_budget_is_the_budgets() {
+        let limits = Limits { age_ms: Some(500), topic_bytes: Some(40), ..Limits::default() };
+        let old = segments(&[(10, 900), (10, 100)]);
+        let young = segments(&[(20, 300), (20, 10)]);
+        assert_eq!(
+            plan(&[old, young], &limits, NOW),
+            [
+                Plan { action: Some(Action::TrimTo(Offset(10))), for_budget: false },
+                Plan { action: Some(Action::TrimTo(Offset(10))), for_budget: true },
+            ]
         );
     }
 
@@ -231,8 +278,8 @@ mod tests {
     fn topic_bytes_follow_the_number_of_partitions() {
         let limits = Limits { topic_bytes: Some(100), ..Limits::default() };
         let one = vec![segments(&[(50, 9), (50, 8)])];
-        assert_eq!(plan(&one, &limits, NOW), [None]);
+        assert_eq!(actions(&one, &limits, NOW), [None]);
         let two = [one, vec![segments(&[(20, 1)])]].concat();
-        assert_eq!(plan(&two, &limits, NOW), [Some(Action::TrimTo(Offset(10))), None]);
+        assert_eq!(actions(&two, &limits, NOW), [Some(Action::TrimTo(Offset(10))), None]);
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Storage {
     lag_max_ms: AtomicU64,
     isr_changes: Outbox<IsrChange>,
     damaged: Outbox<(TopicId, PartitionIndex)>,
+    /// Counts what retention here wants of leaders elsewhere.
+    starts_wanted: AtomicU64,
 }
 
 impl Storage {
@@ -78,6 +80,7 @@ impl Storage {
             lag_max_ms: AtomicU64::new(u64::MAX),
             isr_changes: Outbox::default(),
             damaged: Outbox::default(),
+            starts_wanted: AtomicU64::new(0),
         }
     }
 
@@ -104,6 +107,15 @@ impl Storage {
 
     pub(crate) fn set_lag_max_ms(&self, ms: u64) {
         self.lag_max_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// One that is followed here is wanted to begin somewhere else.
+    pub(crate) fn start_wanted(&self) {
+        self.starts_wanted.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn starts_wanted(&self) -> u64 {
+        self.starts_wanted.load(Ordering::Acquire)
     }
 
     pub(crate) fn isr_changes(&self) -> &Outbox<IsrChange> {

@@ -203,6 +203,7 @@ fn wanted(topics: Vec<FetchTopic>, by_id: bool, follows: bool, known: &Topics) -
                     durable => durable,
                 }),
                 log_start: Offset(partition.log_start_offset),
+                start_wanted: Offset(partition.ottla_start_wanted).max(Offset::ZERO),
             }),
             partition: held.and_then(|topic| topic.partition(PartitionIndex(partition.partition))).cloned(),
             told: Told::NOTHING,
@@ -255,7 +256,7 @@ impl ParkedFetch {
         let follower = self.follower.map(|(id, epoch)| {
             let image = broker.node.image();
             let eligible = image.broker(id).is_some_and(|known| known.epoch == epoch && known.is_live());
-            let copy = FollowerCopy { durable: Offset::ZERO, log_start: Offset::ZERO };
+            let copy = FollowerCopy { durable: Offset::ZERO, log_start: Offset::ZERO, start_wanted: Offset::ZERO };
             Follower { broker: id, epoch, copy, eligible }
         });
         let listener = Arc::clone(&self.listener);

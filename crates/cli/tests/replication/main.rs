@@ -8,6 +8,7 @@
 mod broker;
 mod cluster;
 mod growing;
+mod keeping;
 mod losing;
 mod near;
 mod upgrading;

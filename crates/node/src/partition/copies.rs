@@ -14,6 +14,8 @@ pub struct FollowerCopy {
     pub durable: Offset,
     /// Its first offset.
     pub log_start: Offset,
+    /// Where its broker's retention budgets want it to begin; [`Offset::ZERO`] where they want nothing.
+    pub start_wanted: Offset,
 }
 
 /// The copies of all followers, as far as they have told.

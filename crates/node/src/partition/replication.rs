@@ -198,7 +198,7 @@ impl Partition {
         self.check_leading()?;
         let reader = self.reader()?;
         let mut effects = Vec::new();
-        let (end, high_watermark, in_sync) = self.lead(|replica| {
+        let (end, high_watermark, in_sync, trimmed) = self.lead(|replica| {
             // A follower whose history differs is told so and nothing else: where it stands is no news (rule E3).
             let (from, last_epoch) = (request.from, request.last_fetched_epoch);
             if let Some((epoch, end)) = replica.divergence(from, last_epoch, follower.copy.log_start) {
@@ -221,14 +221,43 @@ impl Partition {
             if high_watermark.offset.0 != self.visible_offset.load(Ordering::Relaxed) {
                 self.publish(high_watermark);
             }
-            Ok((end, high_watermark.offset, replica.assignment().isr.contains(&follower.broker)))
+            let trimmed = self.trim_for(follower, replica)?;
+            Ok((end, high_watermark.offset, replica.assignment().isr.contains(&follower.broker), trimmed))
         })??;
         self.carry_out(effects);
+        if trimmed {
+            self.started_anew();
+        }
         let mut wakes = Wakes::default();
         self.waiters.take_reached(high_watermark, &mut wakes);
         wakes.wake();
         let records = plan(reader, request, end)?;
         Ok(Fetched { records, high_watermark, end: end.offset, log_start: reader.start_offset(), in_sync })
+    }
+
+    /// Lets go what a follower's broker has no room for under its retention budgets: the tightest of all replicas'
+    /// holds. Whether there was anything.
+    fn trim_for(&self, follower: &Follower, replica: &mut Replica) -> Result<bool, ReadRefusal> {
+        let wanted = follower.copy.start_wanted.min(replica.high_watermark().offset);
+        let is_replica = replica.assignment().replicas.contains(&follower.broker);
+        if wanted <= replica.log().start() || !is_replica || !self.config.load().cleanup_policy.delete {
+            return Ok(false);
+        }
+        replica.log_mut().advance_start(wanted).map_err(|error| Unavailable::Offline(error.to_string().into()))?;
+        Ok(true)
+    }
+
+    /// Where this broker's retention budgets want the partition to begin, which is its leader's to decide;
+    /// [`Offset::ZERO`] where they want nothing.
+    pub fn start_wanted(&self) -> Offset {
+        Offset(self.start_wanted.load(Ordering::Acquire))
+    }
+
+    /// Has the leader asked to let go what is before `start`.
+    pub(crate) fn want_start(&self, start: Offset) {
+        if self.start_wanted.swap(start.0, Ordering::AcqRel) != start.0 {
+            self.storage.start_wanted();
+        }
     }
 
     /// Which of `brokers` a consumer that reads from `from` on can be sent to: a follower in sync whose copy holds what

@@ -1,0 +1,56 @@
+//! What nodes keep.
+
+use ottla_client::{Client, LogDir};
+use ottla_types::BrokerId;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::cluster::{Cluster, lines};
+
+/// What node `number` says lies in its directory.
+fn log_dir(cluster: &Cluster, number: usize) -> LogDir {
+    let address = cluster.some().address.clone();
+    Runtime::new().unwrap().block_on(async {
+        let client = Client::connect(&[address], "keeping").await.unwrap();
+        let mut dirs = client.describe_log_dirs(BrokerId(i32::try_from(number).unwrap())).await.unwrap();
+        assert_eq!(dirs.len(), 1);
+        dirs.remove(0)
+    })
+}
+
+/// The bytes of a topic on a node.
+fn bytes_of(cluster: &Cluster, number: usize, topic: &str) -> u64 {
+    log_dir(cluster, number).partitions.iter().filter(|(at, _)| &*at.topic == topic).map(|(_, bytes)| bytes).sum()
+}
+
+#[test]
+fn the_tightest_budget_of_all_replicas_holds_whoever_leads() {
+    const BUDGET: u64 = 1 << 20;
+    let budget = format!("ottla.retention.topic.bytes={BUDGET}");
+    let cluster = Cluster::with(&[&[], &[], &[&budget]]);
+    for topic in ["small", "large"] {
+        cluster.some().ok(&["topic", "create", topic, "-p", "4", "-r", "1"]);
+    }
+    // Node 3 has a copy of all of one topic and leads nothing of it, and none of the other.
+    for (partitions, to) in [("small:0,1", "1,3"), ("small:2,3", "2,3"), ("large:0,1", "1,2"), ("large:2,3", "2,1")] {
+        cluster.some().ok(&["cluster", "reassign", partitions, "--to", to, "--wait"]);
+    }
+    cluster.wait_in_sync("small", 2);
+    cluster.some().ok(&["cluster", "elect", "preferred"]);
+    let text = "x".repeat(1000);
+    let written: Vec<String> = lines("", 6000).into_iter().map(|line| line + &text).collect();
+    for batch in written.chunks(500) {
+        cluster.produce(cluster.some(), "small", batch);
+        cluster.produce(cluster.some(), "large", batch);
+    }
+    cluster.wait_until("node 3 is within its budget", |cluster| bytes_of(cluster, 3, "small") <= BUDGET);
+    let leads_nothing = |partition: &Value| partition["leader"] == 1 || partition["leader"] == 2;
+    assert!(cluster.partitions("small").iter().all(leads_nothing), "{:?}", cluster.partitions("small"));
+    cluster.wait_until("its leaders have let go as well", |cluster| {
+        let kept = cluster.consume(cluster.some(), "small");
+        // Of the newest there is as much as the budget has room for, and no more.
+        assert_eq!(kept.last(), written.last());
+        (200..=1100).contains(&kept.len())
+    });
+    assert_eq!(cluster.consume(cluster.some(), "large").len(), written.len(), "nobody's budget");
+}
