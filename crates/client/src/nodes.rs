@@ -3,17 +3,23 @@
 //! Kafka has no such requests, so other brokers answer with [`Error::Unsupported`]; [`Client::unregister_broker`] is
 //! Kafka's own. Not here: what is moved where, one partition at a time (`replicas.rs`).
 
+use std::time::Duration;
+
 use ottla_protocol::messages::{
     DecommissionRequest, DescribeNodesRequest, DescribeNodesResponse, RebalanceRequest, UnregisterBrokerRequest,
     UpdateFeaturesRequest, describe_nodes_response, update_features_request::FeatureUpdateKey,
 };
 use ottla_types::{BrokerId, PartitionIndex};
+use tokio::{task::JoinSet, time::timeout};
 use uuid::Uuid;
 
 use crate::{Client, Error, Target, TopicPartition, admin::CHANGE_TIMEOUT_MS, error::check};
 
 /// The feature whose levels say which of Ottla's own forms a cluster uses.
 pub const LEVEL: &str = "ottla.version";
+
+/// How long a node may take to tell of itself; what only it knows is left out then.
+const OF_ITSELF: Duration = Duration::from_secs(2);
 
 /// A cluster as its controller knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,17 +107,38 @@ pub struct Move {
 }
 
 impl Client {
-    /// The nodes of the cluster and the health of its partitions.
+    /// The nodes of the cluster and the health of its partitions. Disk and version each node tells of itself; they are
+    /// unknown of one that does not answer.
     ///
     /// # Errors
     /// No node answers that knows, or the cluster is not Ottla's ([`Error::Unsupported`]).
     pub async fn describe_nodes(&self) -> Result<Nodes, Error> {
-        self.change(|| async {
-            let answer = self.request_once(Target::Controller, &DescribeNodesRequest::default()).await?;
-            check(|| "the cluster's nodes".to_owned(), answer.error_code, answer.error_message.as_deref())?;
-            Ok(nodes(&answer))
-        })
-        .await
+        let mut described = self
+            .change(|| async {
+                let answer = self.request_once(Target::Controller, &DescribeNodesRequest::default()).await?;
+                check(|| "the cluster's nodes".to_owned(), answer.error_code, answer.error_message.as_deref())?;
+                Ok(nodes(&answer))
+            })
+            .await?;
+        let mut asked = JoinSet::new();
+        for node in described.nodes.iter().filter(|node| node.version.is_empty() && !node.fenced) {
+            let (client, id) = (self.clone(), node.id);
+            asked.spawn(async move { timeout(OF_ITSELF, client.describe_node(id)).await.ok().flatten() });
+        }
+        while let Some(told) = asked.join_next().await {
+            let Ok(Some(told)) = told else { continue };
+            if let Some(node) = described.nodes.iter_mut().find(|node| node.id == told.id) {
+                (node.disk_total, node.disk_free, node.version) = (told.disk_total, told.disk_free, told.version);
+            }
+        }
+        Ok(described)
+    }
+
+    /// A node, as it tells of itself.
+    async fn describe_node(self, id: BrokerId) -> Option<Node> {
+        let answer = self.request_once(Target::Broker(id), &DescribeNodesRequest::default()).await;
+        let answer = answer.inspect_err(|error| tracing::debug!(%error, node = %id, "it does not tell of itself"));
+        answer.ok()?.nodes.iter().map(node).find(|node| node.id == id)
     }
 
     /// Has everything moved off a node, so that it can leave, or with `cancel` lets it stay after all. Gives how many

@@ -1,6 +1,6 @@
-//! What nodes keep.
+//! What nodes keep, and what they tell of their disks.
 
-use ottla_client::{Client, LogDir};
+use ottla_client::{Client, LogDir, TopicPartition};
 use ottla_types::BrokerId;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -53,4 +53,33 @@ fn the_tightest_budget_of_all_replicas_holds_whoever_leads() {
         (200..=1100).contains(&kept.len())
     });
     assert_eq!(cluster.consume(cluster.some(), "large").len(), written.len(), "nobody's budget");
+}
+
+#[test]
+fn each_node_tells_of_its_own_disk_and_all_are_shown_together() {
+    let cluster = Cluster::of(3);
+    cluster.some().ok(&["topic", "create", "t", "-p", "3", "-r", "2"]);
+    cluster.wait_in_sync("t", 2);
+    cluster.produce(cluster.some(), "t", &lines("a", 300));
+    let nodes = cluster.node(2).ok(&["cluster", "nodes", "--json"]);
+    let nodes: Vec<Value> = nodes.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(nodes.len(), 3);
+    for node in &nodes {
+        assert!(node["disk_total"].as_u64() > Some(0) && node["disk_free"].as_u64() > Some(0), "{node}");
+        assert_eq!(node["version"], env!("CARGO_PKG_VERSION"), "{node}");
+    }
+    // Kafka's way: every broker is asked, and answers for what lies there.
+    let dirs: Vec<LogDir> = (1..=3).map(|number| log_dir(&cluster, number)).collect();
+    assert!(dirs.iter().all(|dir| dir.total_bytes > Some(0) && dir.usable_bytes > Some(0)), "{dirs:?}");
+    let bytes = |dir: &LogDir| dir.partitions.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    assert!(dirs.iter().filter(|dir| bytes(dir) > 0).count() >= 2, "each of two replicas counts: {dirs:?}");
+    for (index, partition) in cluster.partitions("t").iter().enumerate() {
+        let is_it = |at: &TopicPartition| &*at.topic == "t" && usize::try_from(at.partition.0) == Ok(index);
+        let holds = |dir: &LogDir| dir.partitions.iter().any(|(at, _)| is_it(at));
+        let held: Vec<i64> = (1..).zip(&dirs).filter(|(_, dir)| holds(dir)).map(|(number, _)| number).collect();
+        let mut replicas: Vec<i64> =
+            partition["replicas"].as_array().unwrap().iter().filter_map(Value::as_i64).collect();
+        replicas.sort_unstable();
+        assert_eq!(held, replicas, "{partition}");
+    }
 }
