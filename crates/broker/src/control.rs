@@ -22,6 +22,9 @@ use crate::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a client's request waits for a controller to be found.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a controller may take to answer once another node is: it can do nothing any more, and says so if it can
+/// be reached at all.
+const DEPOSED_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pause before the next try.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -30,8 +33,24 @@ const RETRY: Duration = Duration::from_millis(50);
 pub(crate) enum Unreachable {
     #[error("nobody leads the metadata log now")]
     NoController,
+    #[error("the controller has changed, and the one before does not answer")]
+    Deposed,
     #[error(transparent)]
     Peer(#[from] PeerError),
+}
+
+impl Unreachable {
+    /// Whether the request may have arrived.
+    fn may_be_done(&self) -> bool {
+        match self {
+            Unreachable::NoController => false,
+            Unreachable::Deposed => true,
+            Unreachable::Peer(PeerError::Client(error)) => {
+                matches!(error, ottla_client::Error::Timeout { .. } | ottla_client::Error::Disconnected { .. })
+            }
+            Unreachable::Peer(PeerError::Unknown(_)) => false,
+        }
+    }
 }
 
 impl Broker {
@@ -46,7 +65,32 @@ impl Broker {
         }
         let controller = self.node.controller_id().filter(|id| *id != self.node.id());
         let to = controller.or_else(|| self.any_other()).ok_or(Unreachable::NoController)?;
-        Ok(self.peers.call(to, Purpose::Control, &request, ANSWER_TIMEOUT).await?)
+        self.ask(to, &request).await
+    }
+
+    /// Asks `to`, for as long as it may be the controller. Whether it did what it was asked nobody knows without an
+    /// answer.
+    async fn ask<R: Request>(&self, to: BrokerId, request: &R) -> Result<R::Response, Unreachable> {
+        tokio::select! {
+            answer = self.peers.call(to, Purpose::Control, request, ANSWER_TIMEOUT) => Ok(answer?),
+            () = self.deposed(to) => {
+                // Whatever is asked over that connection waits for the same answer.
+                self.peers.disconnect(to, Purpose::Control);
+                Err(Unreachable::Deposed)
+            }
+        }
+    }
+
+    /// Waits until another node is the controller, and somewhat longer.
+    async fn deposed(&self, before: BrokerId) {
+        loop {
+            let changed = self.changed.notified();
+            if self.node.controller_id().is_some_and(|id| id != before) {
+                break;
+            }
+            changed.await;
+        }
+        sleep(DEPOSED_TIMEOUT).await;
     }
 
     /// Another broker than this, a different one each time.
@@ -68,8 +112,7 @@ impl Broker {
                 return None;
             }
             if let Some(to) = self.node.controller_id().filter(|id| *id != self.node.id()) {
-                let answer = self.peers.call(to, Purpose::Control, &envelope, ANSWER_TIMEOUT).await;
-                match answer {
+                match self.ask(to, &envelope).await {
                     Ok(answer) if answer.error_code == ErrorCode::None.code() => return answer.response_data,
                     // It leads no more, and has done nothing.
                     Ok(answer) if answer.error_code == ErrorCode::NotController.code() => {}
@@ -78,9 +121,7 @@ impl Broker {
                         return None;
                     }
                     // Whether it was done nobody knows: the client, who may ask again, is the one to decide.
-                    Err(PeerError::Client(
-                        error @ (ottla_client::Error::Timeout { .. } | ottla_client::Error::Disconnected { .. }),
-                    )) => {
+                    Err(error) if error.may_be_done() => {
                         tracing::warn!(%error, "the controller did not answer a forwarded request");
                         return None;
                     }

@@ -5,8 +5,8 @@
 //! holds a file for each request, `fetch_sessions.rs` and `budget.rs` what connections share, `outbox.rs` the way out.
 //!
 //! With other brokers: [`membership`] joins, registers and reports, `following.rs` fetches from leaders, `isr.rs`,
-//! `damage.rs` and `auto_creation.rs` take to the controller what partitions and clients want of it, by the ways of
-//! `control.rs` and `peers.rs`.
+//! `damage.rs`, `auto_creation.rs` and `producer_ids.rs` take to the controller what partitions and clients want of it,
+//! by the ways of `control.rs` and `peers.rs`.
 
 mod api;
 mod auto_creation;
@@ -20,6 +20,7 @@ mod isr;
 pub mod membership;
 mod outbox;
 mod peers;
+mod producer_ids;
 pub mod server;
 
 pub use membership::{Candidate, JoinError, join};

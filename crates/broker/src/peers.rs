@@ -75,6 +75,11 @@ impl Peers {
         Ok(connected?)
     }
 
+    /// Gives up the connection to `broker`; whoever waits for an answer over it goes on waiting.
+    pub(crate) fn disconnect(&self, broker: BrokerId, purpose: Purpose) {
+        self.connections.lock().remove(&(broker, purpose));
+    }
+
     /// Asks `broker` and waits for its answer.
     pub(crate) async fn call<R: Request>(
         &self,

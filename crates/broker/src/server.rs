@@ -30,6 +30,7 @@ use crate::{
     fetch_sessions::FetchSessions,
     outbox::ColdReads,
     peers::{LogTransport, Peers},
+    producer_ids::ProducerIds,
 };
 
 /// Sessions may hold this part of what requests may.
@@ -125,6 +126,7 @@ pub struct Broker {
     pub(crate) tries: AtomicUsize,
     /// Topics that clients had created by asking for them.
     pub(crate) wanted_topics: Mutex<BTreeSet<String>>,
+    pub(crate) producer_ids: ProducerIds,
     started: Instant,
     connections: Mutex<Connections>,
 }
@@ -210,6 +212,7 @@ impl Broker {
             reported_to: Mutex::default(),
             tries: AtomicUsize::new(0),
             wanted_topics: Mutex::default(),
+            producer_ids: ProducerIds::default(),
             memory: MemoryBudget::new(options.memory_bytes),
             cold_reads: ColdReads::new(),
             sessions: FetchSessions::new(options.fetch_sessions_max, options.memory_bytes / SESSIONS_SHARE),

@@ -115,7 +115,7 @@ pub struct HeartbeatReply {
     pub caught_up: bool,
     /// It leads nothing and is in no ISR for now.
     pub fenced: bool,
-    /// It leads nothing any more, and may go.
+    /// It leads nothing any more that another could, and may go.
     pub may_shut_down: bool,
 }
 
@@ -170,7 +170,7 @@ impl Caretaker {
             self.controller.submit(Command::UnfenceBroker { id, epoch })?;
         }
         let (image, broker) = registered()?;
-        let may_shut_down = broker.shutting_down && image.led_by(id).next().is_none();
+        let may_shut_down = broker.shutting_down && !may_hand_over_more(&image, id);
         Ok(HeartbeatReply { caught_up, fenced: broker.fenced, may_shut_down })
     }
 
@@ -306,6 +306,13 @@ impl Caretaker {
             tracing::debug!(%error, "a controller's own command did nothing");
         }
     }
+}
+
+/// Whether a broker on its way out leads something that another live one has a copy of, and will take over if it comes
+/// into the ISR in time. What has no such copy is not to be had without this broker, however long it waits.
+fn may_hand_over_more(image: &Image, id: BrokerId) -> bool {
+    let is_live = |replica: &BrokerId| *replica != id && image.broker(*replica).is_some_and(|broker| broker.is_live());
+    image.led_by(id).any(|(.., partition)| partition.replicas.iter().any(is_live))
 }
 
 /// Who should vote: those who do, as long as they belong to the cluster and are to stay, and as many live ones more as

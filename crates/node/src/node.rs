@@ -474,7 +474,7 @@ impl Node {
     }
 
     /// Takes a broker's heartbeat, as the controller: lets it in once it has applied its own registration (rule M4),
-    /// and lets it go once it leads nothing. Waits for what that decides.
+    /// and lets it go once it leads nothing that another could. Waits for what that decides.
     pub fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, SubmitError> {
         self.caretaker.heartbeat(heartbeat)
     }

@@ -2,18 +2,17 @@
 //!
 //! A producer that names an id and epoch it had (KIP-360, version 3 on) gets a fresh id too, as with Kafka: without a
 //! transactional id nothing proves that the old one is its own, and a raised epoch would fence whoever owns it.
-//! A transactional id is refused, see [`TRANSACTIONS_REFUSED`].
+//! A transactional id is refused, see [`TRANSACTIONS_REFUSED`]. Next: `producer_ids.rs`.
 
 use std::sync::Arc;
 
 use ottla_protocol::{
     ErrorCode,
-    messages::{AllocateProducerIdsRequest, InitProducerIdRequest, InitProducerIdResponse},
+    messages::{InitProducerIdRequest, InitProducerIdResponse},
 };
 use ottla_types::{ProducerEpoch, ProducerId};
 
-use super::{Context, allocate_producer_ids};
-use crate::server::Broker;
+use super::Context;
 
 /// Until there are transactions a transactional producer has to fail at once and for good. Every client takes a failed
 /// authorisation as fatal; a retriable code, or one about the coordinator, would have it try for ever.
@@ -53,31 +52,4 @@ fn check(request: &InitProducerIdRequest) -> Result<(), ErrorCode> {
         return Err(ErrorCode::InvalidRequest);
     }
     Ok(())
-}
-
-impl Broker {
-    /// A producer id that was never given before: one of this broker's block, or of a new one.
-    async fn allocate_producer_id(&self) -> Result<ProducerId, ErrorCode> {
-        loop {
-            if let Some(id) = self.node.take_producer_id() {
-                return Ok(id);
-            }
-            // Not before the cluster knows this run of the broker.
-            let epoch = self.node.epoch().ok_or(ErrorCode::CoordinatorLoadInProgress)?;
-            let request = AllocateProducerIdsRequest { broker_id: self.node.id().0, broker_epoch: epoch.0 };
-            let answer = self.ask_controller(request, allocate_producer_ids::serve).await.map_err(|error| {
-                tracing::debug!(%error, "the controller gives no producer ids");
-                // Clients ask again.
-                ErrorCode::CoordinatorLoadInProgress
-            })?;
-            match answer.error_code {
-                code if code == ErrorCode::None.code() => {
-                    let count = u32::try_from(answer.producer_id_len).unwrap_or(0);
-                    self.node.add_producer_ids(ProducerId(answer.producer_id_start), count);
-                }
-                code if code == ErrorCode::UnknownServerError.code() => return Err(ErrorCode::UnknownServerError),
-                _ => return Err(ErrorCode::CoordinatorLoadInProgress),
-            }
-        }
-    }
 }

@@ -1,6 +1,9 @@
-//! What nodes keep, and what they tell of their disks.
+//! What nodes keep, what they tell of their disks, and how long they take to leave.
 
-use ottla_client::{Client, LogDir, TopicPartition};
+use std::time::{Duration, Instant};
+
+use ottla_client::{Client, LogDir, Target, TopicPartition};
+use ottla_protocol::{ErrorCode, messages::InitProducerIdRequest};
 use ottla_types::BrokerId;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -82,4 +85,45 @@ fn each_node_tells_of_its_own_disk_and_all_are_shown_together() {
         replicas.sort_unstable();
         assert_eq!(held, replicas, "{partition}");
     }
+}
+
+#[test]
+fn a_node_that_alone_has_a_copy_need_not_wait_to_leave() {
+    let mut cluster = Cluster::of(3);
+    cluster.some().ok(&["topic", "create", "single", "-p", "6", "-r", "1"]);
+    cluster.some().ok(&["topic", "create", "copied", "-p", "6", "-r", "3"]);
+    cluster.wait_in_sync("copied", 3);
+    cluster.produce(cluster.some(), "single", &lines("a", 60));
+    let leads = |cluster: &Cluster, topic: &str, number: i64| {
+        cluster.partitions(topic).iter().filter(|partition| partition["leader"] == number).count()
+    };
+    assert!(leads(&cluster, "single", 2) > 0 && leads(&cluster, "copied", 2) > 0);
+    let begun = Instant::now();
+    cluster.stop(2);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // What could go to others did so before.
+    assert_eq!(leads(&cluster, "copied", 2), 0);
+    cluster.start(2);
+    cluster.wait_until("all is back", |cluster| {
+        cluster.partitions("single").iter().all(|partition| partition["leader"].as_i64() > Some(0))
+    });
+    assert_eq!(cluster.consume(cluster.some(), "single"), lines("a", 60));
+}
+
+#[test]
+fn a_producer_hears_soon_that_there_is_no_controller() {
+    let mut cluster = Cluster::of(3);
+    cluster.some().ok(&["topic", "create", "t", "-p", "1", "-r", "3"]);
+    let left = cluster.node(1).address.clone();
+    cluster.kill(2);
+    cluster.kill(3);
+    let code = Runtime::new().unwrap().block_on(async {
+        let client = Client::connect(&[left], "alone").await.unwrap();
+        let begun = Instant::now();
+        let request = InitProducerIdRequest { transactional_id: None, ..Default::default() };
+        let answer = client.request(Target::Broker(BrokerId(1)), &request).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        answer.error_code
+    });
+    assert_eq!(code, ErrorCode::CoordinatorLoadInProgress.code());
 }
