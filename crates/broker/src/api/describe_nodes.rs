@@ -68,8 +68,9 @@ fn described(node: &Node, image: &Image, broker: &Broker, reported: &Reported) -
     }
 }
 
-/// The lowest and the highest level of Ottla's own forms that a broker serves, or -1: what its registration says, or what
-/// this node has heard as the controller; of itself it knows. One that says nothing is from before there were levels.
+/// The lowest and the highest level of Ottla's own forms that a broker serves, or -1: what its registration says, or
+/// what this node has heard as the controller; of itself it knows. One that says nothing is from before there were
+/// levels.
 fn levels(node: &Node, broker: &Broker, reported: &Reported) -> (i16, i16) {
     let reported = reported.get(&broker.id).filter(|(epoch, _)| *epoch == broker.epoch);
     let said = match reported {
