@@ -66,6 +66,19 @@ impl<'a> Contest<'a> {
         Ok(())
     }
 
+    /// The same with clusters of so many nodes, all on this machine.
+    pub(crate) fn start_clusters(&mut self, profile: Profile, count: usize) -> Result<()> {
+        for peer in &self.peers {
+            let data = self.place.join(peer.name());
+            let nodes = peer.start_cluster(&data, profile, count);
+            let side =
+                Side::of_cluster(peer.name(), nodes.with_context(|| format!("{} does not start", peer.name()))?)?;
+            side.freeze()?;
+            self.sides.push(side);
+        }
+        Ok(())
+    }
+
     /// What the loads from here on write at most, and how much at a time, so that they find memory for it.
     pub(crate) fn will_write(&mut self, gigabytes: u64, write: usize) {
         self.sides.iter_mut().for_each(|side| (side.backed, side.write) = (gigabytes << 30, write));
@@ -166,12 +179,12 @@ impl<'a> Contest<'a> {
     /// Thaws one, and freezes it again.
     fn turn<T>(&mut self, index: usize, mut what: impl FnMut(&mut Side) -> Result<T>) -> Result<T> {
         let side = self.sides.get_mut(index).context("it was not started")?;
-        side.broker.thaw()?;
+        side.thaw()?;
         let done = room(&self.place).and_then(|()| {
             side.memory = None;
             what(side)
         });
-        side.broker.freeze()?;
+        side.freeze()?;
         let notes = std::mem::take(&mut side.notes);
         notes.into_iter().for_each(|note| self.note(format!("{}: {note}", self.workload)));
         done

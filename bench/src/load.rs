@@ -40,6 +40,9 @@ const QUIET_SHARE: f64 = 0.05;
 /// After that it is measured as it is.
 const QUIET_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a cluster may take to have a controller again.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What a turn found: the figures, and the load's report as it came.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
@@ -109,6 +112,8 @@ impl Report {
 pub(crate) struct Side {
     pub(crate) name: String,
     pub(crate) broker: Running,
+    /// The other nodes of its cluster.
+    pub(crate) others: Vec<Running>,
     /// What writing to memory took before the last load, in gigabytes a CPU-second.
     pub(crate) memory: Option<f64>,
     /// How much memory its loads find backed, in bytes.
@@ -122,7 +127,40 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) fn new(name: &str, broker: Running) -> Side {
-        Side { name: name.to_owned(), broker, memory: None, backed: BACKED, write: WRITE, notes: Vec::new(), topics: 0 }
+        let (name, others) = (name.to_owned(), Vec::new());
+        Side { name, broker, others, memory: None, backed: BACKED, write: WRITE, notes: Vec::new(), topics: 0 }
+    }
+
+    pub(crate) fn of_cluster(name: &str, mut nodes: Vec<Running>) -> Result<Side> {
+        ensure!(!nodes.is_empty(), "a cluster of no nodes");
+        let others = nodes.split_off(1);
+        let broker = nodes.pop().context("a cluster of no nodes")?;
+        Ok(Side { others, ..Side::new(name, broker) })
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Running> {
+        [&self.broker].into_iter().chain(&self.others)
+    }
+
+    /// Takes all of it off the CPU.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        self.nodes().try_for_each(Running::freeze)
+    }
+
+    /// Gives all of it the CPU back, and waits until it answers.
+    pub(crate) fn thaw(&mut self) -> Result<()> {
+        // All at once: what waits for another node must find it there.
+        self.nodes().try_for_each(Running::wake)?;
+        [&mut self.broker].into_iter().chain(&mut self.others).try_for_each(Running::thaw)
+    }
+
+    fn pids(&self) -> Result<Vec<u32>> {
+        self.nodes().map(Running::pid).collect()
+    }
+
+    /// Where its nodes listen, as the replayer takes them.
+    fn addresses(&self) -> String {
+        self.nodes().map(|node| node.address().to_string()).collect::<Vec<_>>().join(",")
     }
 
     /// Makes memory and disk what they are for every load (`machine::settle`).
@@ -134,13 +172,13 @@ impl Side {
 
     /// Waits until the broker does nothing any more that nobody waits for.
     fn quieten(&mut self) -> Result<()> {
-        let pid = self.broker.pid()?;
+        let pids = self.pids()?;
         let began = Instant::now();
         loop {
-            let (before, looked) = (process::cpu(pid)?, Instant::now());
+            let (before, looked) = (process::cpu_of(&pids)?, Instant::now());
             thread::sleep(QUIET_SPELL);
-            let share = (process::cpu(pid)? - before).as_secs_f64() / looked.elapsed().as_secs_f64();
-            if share < QUIET_SHARE {
+            let share = (process::cpu_of(&pids)? - before).as_secs_f64() / looked.elapsed().as_secs_f64();
+            if share < QUIET_SHARE * pids.len() as f64 {
                 return Ok(());
             }
             if began.elapsed() > QUIET_PATIENCE {
@@ -154,11 +192,27 @@ impl Side {
     /// A new topic's name, once the broker is through with making it: Kafka answers before it has made the files. The
     /// topic is gone with the next call of [`Side::delete`], or with the workload.
     pub(crate) fn create(&mut self, partitions: u32) -> Result<String> {
+        self.create_with(partitions, &[])
+    }
+
+    /// The same with more settings.
+    pub(crate) fn create_with(&mut self, partitions: u32, more: &[(&str, &str)]) -> Result<String> {
         self.topics += 1;
         let topic = format!("bench-{}", self.topics);
         let index = (INDEX.1 / partitions.max(1)).clamp(INDEX_MIN, INDEX_MAX);
         let settings = [REMOVE_SOON, (INDEX.0, index)].map(|(name, value)| (name.to_owned(), value.to_string()));
-        self.client()?.create_topic(&topic, i32::try_from(partitions)?, &settings)?;
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings: Vec<_> = settings.into_iter().chain(more).collect();
+        let (partitions, nodes) = (i32::try_from(partitions)?, i32::try_from(1 + self.others.len())?);
+        let began = Instant::now();
+        let create = || self.client()?.create_topic(&topic, partitions, nodes, &settings);
+        let mut created = create();
+        // A cluster may have to elect a controller first, after it was frozen, and close connections until it has one.
+        while nodes > 1 && created.is_err() && began.elapsed() < ELECTION_PATIENCE {
+            thread::sleep(QUIET_SPELL);
+            created = create();
+        }
+        created?;
         self.quieten()?;
         Ok(topic)
     }
@@ -223,15 +277,15 @@ impl Side {
     }
 
     pub(crate) fn spawn(&self, kind: &str, topic: &str, load: &str) -> Result<Child> {
-        let pid = self.broker.pid()?.to_string();
+        let pids = self.pids()?.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut command = self.replayer(kind)?;
-        command.args(["--topic", topic, "--broker-pid", &pid]).args(load.split_whitespace());
+        command.args(["--topic", topic, "--broker-pid", &pids]).args(load.split_whitespace());
         Ok(command.spawn()?)
     }
 
     /// Watches the broker's memory until the replayer ends, and reads its report.
     pub(crate) fn report(&self, mut child: Child) -> Result<Report> {
-        let pid = self.broker.pid()?;
+        let pids = self.pids()?;
         let mut stdout = child.stdout.take().context("the replayer has no output")?;
         let reader = thread::spawn(move || {
             let mut text = String::new();
@@ -242,7 +296,8 @@ impl Side {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            peak_memory = peak_memory.max(process::resident(pid)?);
+            let resident = pids.iter().map(|pid| process::resident(*pid)).sum::<Result<u64>>()?;
+            peak_memory = peak_memory.max(resident);
             thread::sleep(LOOK_AGAIN);
         };
         let Ok(text) = reader.join() else { bail!("the replayer's output cannot be read") };
@@ -258,7 +313,7 @@ impl Side {
     /// Its complaints go where ours go.
     pub(crate) fn replayer(&self, kind: &str) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["replay", kind, "--address", &self.broker.address().to_string()]);
+        command.args(["replay", kind, "--address", &self.addresses()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         Ok(command)
     }

@@ -6,6 +6,8 @@
 //! NAME fetch                                    installs what it needs
 //! NAME version                                  prints one line
 //! NAME serve DATA HOST:PORT default|durable     becomes the broker (exec), which ends at SIGTERM
+//! NAME serve DATA HOST:PORT default|durable N HOST:PORT,HOST:PORT,...
+//!                                               the same as node N, from 1, of a cluster with these addresses
 //! ```
 //!
 //! so that whoever wants another broker measured adds a file.
@@ -82,9 +84,35 @@ impl Peer {
         fs::create_dir_all(data)?;
         let data = fs::canonicalize(data)?;
         let address = free_address()?;
-        let mut running = Running { peer: self.clone(), profile, data, address, child: None };
+        let mut running = Running { peer: self.clone(), profile, data, address, member: None, child: None };
         running.restart()?;
         Ok(running)
+    }
+
+    /// Starts `count` that are one cluster, each in a directory below `data`, and waits until all answer.
+    pub(crate) fn start_cluster(&self, data: &Path, profile: Profile, count: usize) -> Result<Vec<Running>> {
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        while addresses.len() < count {
+            // Of each also the port behind it.
+            let address = free_address()?;
+            if addresses.iter().all(|other| other.port().abs_diff(address.port()) > 1) {
+                addresses.push(address);
+            }
+        }
+        let all = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let mut nodes = Vec::new();
+        for (number, address) in (1..).zip(addresses) {
+            let data = data.join(format!("node-{number}"));
+            fs::create_dir_all(&data)?;
+            let (data, member) = (fs::canonicalize(data)?, Some((number, all.clone())));
+            nodes.push(Running { peer: self.clone(), profile, data, address, member, child: None });
+        }
+        // None answers before it has found others.
+        nodes.iter_mut().try_for_each(Running::spawn)?;
+        for node in &mut nodes {
+            node.wait_ready().with_context(|| format!("see {}", node.log().display()))?;
+        }
+        Ok(nodes)
     }
 }
 
@@ -95,6 +123,8 @@ pub(crate) struct Running {
     profile: Profile,
     data: PathBuf,
     address: SocketAddr,
+    /// Its number in a cluster, and all addresses of that.
+    member: Option<(usize, String)>,
     child: Option<Child>,
 }
 
@@ -121,9 +151,14 @@ impl Running {
         Ok(())
     }
 
+    /// Gives it the CPU back.
+    pub(crate) fn wake(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     /// Gives it the CPU back, and waits until it answers.
     pub(crate) fn thaw(&mut self) -> Result<()> {
-        self.signal(Signal::CONT)?;
+        self.wake()?;
         self.wait_ready()
     }
 
@@ -153,17 +188,28 @@ impl Running {
         if self.child.is_some() {
             self.stop()?;
         }
-        let mut log = self.data.clone().into_os_string();
-        log.push(".log");
-        let log = PathBuf::from(log);
-        let output = File::options().create(true).append(true).open(&log)?;
+        let began = Instant::now();
+        self.spawn()?;
+        self.wait_ready().with_context(|| format!("see {}", self.log().display()))?;
+        Ok(began.elapsed())
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        let output = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(&self.peer.program);
         command.arg("serve").arg(&self.data).arg(self.address.to_string()).arg(self.profile.name());
+        if let Some((number, all)) = &self.member {
+            command.arg(number.to_string()).arg(all);
+        }
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let began = Instant::now();
         self.child = Some(command.spawn().with_context(|| format!("bench/peers/{} does not start", self.peer.name))?);
-        self.wait_ready().with_context(|| format!("see {}", log.display()))?;
-        Ok(began.elapsed())
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        let mut log = self.data.clone().into_os_string();
+        log.push(".log");
+        PathBuf::from(log)
     }
 
     fn wait_ready(&mut self) -> Result<()> {

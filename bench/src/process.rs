@@ -24,6 +24,11 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     Ok(living.max(ticks(&fs::read_to_string(format!("/proc/{pid}/stat"))?)?))
 }
 
+/// The same of several together.
+pub(crate) fn cpu_of(pids: &[u32]) -> Result<Duration> {
+    pids.iter().map(|pid| cpu(*pid)).sum()
+}
+
 /// CPU time of the thread that calls.
 pub(crate) fn thread_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()

@@ -58,11 +58,19 @@ enum Mode {
 
 #[derive(Debug, Args)]
 struct Target {
-    /// Where the broker listens
-    #[arg(long, value_name = "HOST:PORT")]
-    address: String,
+    /// Where the broker listens; of a cluster all nodes, apart by commas: each next one leads each next partition
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    address: Vec<String>,
     #[arg(long)]
     topic: String,
+}
+
+impl Target {
+    /// The node that one of several connections is to.
+    fn node(&self, connection: usize) -> Result<&str> {
+        let node = connection.checked_rem(self.address.len()).and_then(|node| self.address.get(node));
+        node.map(String::as_str).context("there is no address")
+    }
 }
 
 #[derive(Debug, Args)]
@@ -73,9 +81,9 @@ struct Window {
     /// Seconds that count
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
-    /// The process whose CPU time is reported
-    #[arg(long, value_name = "PID")]
-    broker_pid: Option<u32>,
+    /// The process whose CPU time is reported; of a cluster all of them, apart by commas
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    broker_pid: Vec<u32>,
 }
 
 impl Window {
@@ -212,11 +220,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Mode::Create(it) => {
-            Client::open(&it.target.address)?.create_topic(&it.target.topic, it.partitions, &it.config)?;
+            let nodes = i32::try_from(it.target.address.len())?;
+            Client::open(it.target.node(0)?)?.create_topic(&it.target.topic, it.partitions, nodes, &it.config)?;
             return Ok(ExitCode::SUCCESS);
         }
         Mode::Delete(it) => {
-            Client::open(&it.address)?.delete_topic(&it.topic)?;
+            Client::open(it.node(0)?)?.delete_topic(&it.topic)?;
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -243,7 +252,7 @@ impl Produce {
             schedule: self.rate.map(|rate| schedule(rate, self.connections)).transpose()?,
             journal: None,
             plan: self.window.plan()?,
-            tally: Tally::new(self.window.broker_pid, true)?,
+            tally: Tally::new(&self.window.broker_pid, true)?,
         })
     }
 }
@@ -268,7 +277,7 @@ impl Fetch {
             schedule: None,
             journal: None,
             plan,
-            tally: Tally::new(self.window.broker_pid, false)?,
+            tally: Tally::new(&self.window.broker_pid, false)?,
         })
     }
 }
@@ -277,7 +286,7 @@ impl Tail {
     fn engine(&self) -> Result<Engine> {
         let batch = Batch::of_records(self.record_bytes, self.batch_records, Compression::None)?;
         ensure!(batch.records > 0 && self.consumers > 0, "at least one record in a batch and one consumer");
-        let ends = Client::open(&self.target.address)?.ends(&self.target.topic, self.partitions)?;
+        let ends = Client::open(self.target.node(0)?)?.ends(&self.target.topic, self.partitions)?;
         let limits = FetchLimits { max_wait_ms: 500, max_bytes: 52_428_800, partition_max_bytes: 1_048_576 };
         let positions = |()| (0..).zip(&ends).map(|(partition, end)| Position { partition, offset: *end }).collect();
         let consumers = (0..self.consumers).map(|_| consumer(&self.target, positions(()), limits, false));
@@ -299,7 +308,7 @@ impl Tail {
             schedule: Some(schedule(self.rate / self.batch_records as f64, self.connections)?),
             journal: Some(journal),
             plan: self.window.plan()?,
-            tally: Tally::new(self.window.broker_pid, false)?,
+            tally: Tally::new(&self.window.broker_pid, false)?,
         })
     }
 }
@@ -323,11 +332,14 @@ impl Senders<'_> {
         ensure!(self.depth > 0, "at least one batch in flight");
         let enough = usize::try_from(self.partitions)? >= self.connections;
         ensure!(!self.exclusive || enough, "each connection needs a partition of its own");
+        // So that each has only partitions of the node it is to.
+        let even = self.connections.checked_rem(self.target.address.len()) == Some(0);
+        ensure!(even && (enough || self.target.address.len() == 1), "as many connections to each node, and partitions");
         (0..self.connections).map(|index| self.producer(index)).collect()
     }
 
     fn producer(&self, index: usize) -> Result<Producer> {
-        let mut client = Client::open(&self.target.address)?;
+        let mut client = Client::open(self.target.node(index)?)?;
         let version = client.version(ApiKey::Produce, 9, 12)?;
         let id = if self.idempotent { Some(client.producer()?) } else { None };
         let frame = ProduceFrame::new(version, &self.target.topic, self.acks, &self.batch.bytes)?;
@@ -348,7 +360,7 @@ impl Senders<'_> {
 }
 
 fn consumer(target: &Target, positions: Vec<Position>, limits: FetchLimits, again: bool) -> Result<Consumer> {
-    let client = Client::open(&target.address)?;
+    let client = Client::open(target.node(0)?)?;
     client.version(ApiKey::Fetch, FetchFrame::VERSION, FetchFrame::VERSION)?;
     Ok(Consumer {
         socket: Socket::new(client)?,

@@ -20,7 +20,7 @@ use crate::workload::{self, Workload};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// P1 to P6, C1 to C4, I1, S1 to S3, N1; all if none is named
+    /// P1 to P6, C1 to C4, I1, R1, S1 to S3, N1; all if none is named
     workloads: Vec<String>,
     /// The brokers to measure against, files of bench/peers
     #[arg(long, value_delimiter = ',', default_value = "kafka")]
@@ -89,7 +89,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let against = arguments.against.iter().map(|name| Peer::named(name)).collect::<Result<Vec<_>>>()?;
     // Before the network is left where packages come from; a second time, inside, there is nothing left to fetch.
     [&ottla].into_iter().chain(&against).try_for_each(Peer::fetch)?;
-    neutral::fetch()?;
+    if chosen.iter().any(|workload| workload.id == "N1") {
+        neutral::fetch()?;
+    }
     namespace::enter()?;
     let place = Place::new(&arguments.data)?;
     let series = measure(arguments, &chosen, &ottla, &against, &place.0)?;

@@ -10,11 +10,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use ottla_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
 use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
 use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::{
     ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest, ListOffsetsRequest,
+    MetadataRequest,
 };
 use ottla_protocol::{ApiKey, ErrorCode, Reader, Request, ResponseHeader};
 
@@ -81,27 +85,79 @@ impl Client {
         Ok(<R::Response as ottla_protocol::Message>::decode(&mut reader, version)?)
     }
 
-    /// Creates a topic with one replica, and waits until all of it can be asked for.
-    pub(crate) fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(String, String)]) -> Result<()> {
-        let configs = configs
+    /// Creates a topic with a copy on each of so many nodes, and waits until all of it can be asked for. Of a cluster
+    /// the nodes are numbered from 1, and each next one leads each next partition.
+    pub(crate) fn create_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        nodes: i32,
+        configs: &[(String, String)],
+    ) -> Result<()> {
+        let configs: Vec<_> = configs
             .iter()
             .map(|(name, value)| CreatableTopicConfig {
                 name: name.as_str().into(),
                 value: Some(value.as_str().into()),
             })
             .collect();
-        let topic = CreatableTopic {
+        let mut topic = CreatableTopic {
             name: name.into(),
             num_partitions: partitions,
             replication_factor: 1,
             configs,
             ..Default::default()
         };
+        if nodes > 1 {
+            self.together(nodes)?;
+            (topic.num_partitions, topic.replication_factor) = (-1, -1);
+            topic.assignments = (0..partitions)
+                .map(|partition_index| CreatableReplicaAssignment {
+                    partition_index,
+                    broker_ids: (0..nodes).map(|place| (partition_index + place) % nodes + 1).collect(),
+                })
+                .collect();
+        }
         let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: BROKER_TIMEOUT_MS, ..Default::default() };
         let version = self.version(ApiKey::CreateTopics, 2, 7)?;
-        let answer = self.call(version, &request)?;
-        check(answer.topics.first().context("no answer for the topic")?.error_code)?;
-        self.ends(name, partitions).map(drop)
+        retried(|| {
+            let answer = self.call(version, &request)?;
+            let code = answer.topics.first().context("no answer for the topic")?.error_code;
+            // In a cluster the answer to an earlier try may have been lost.
+            let is_there = nodes > 1 && code == ErrorCode::TopicAlreadyExists.code();
+            Ok(if code == 0 || is_there { Ok(()) } else { Err(code) })
+        })?;
+        if nodes > 1 { self.led(name, partitions, nodes) } else { self.ends(name, partitions).map(drop) }
+    }
+
+    /// Waits until so many nodes are there: one that is not yet leads nothing.
+    fn together(&mut self, nodes: i32) -> Result<()> {
+        let version = self.version(ApiKey::Metadata, 4, 9)?;
+        let request = MetadataRequest { topics: Some(Vec::new()), ..Default::default() };
+        retried(|| {
+            let found = self.call(version, &request)?.brokers.len();
+            let are_there = i32::try_from(found).is_ok_and(|found| found >= nodes);
+            Ok(if are_there { Ok(()) } else { Err(ErrorCode::LeaderNotAvailable.code()) })
+        })
+    }
+
+    /// Waits until this node has heard that each partition is led by the node that should, with all copies in sync.
+    fn led(&mut self, topic: &str, partitions: i32, nodes: i32) -> Result<()> {
+        let version = self.version(ApiKey::Metadata, 4, 9)?;
+        let row = MetadataRequestTopic { name: Some(topic.into()), ..Default::default() };
+        let request = MetadataRequest { topics: Some(vec![row]), ..Default::default() };
+        let count = usize::try_from(partitions)?;
+        retried(|| {
+            let answer = self.call(version, &request)?;
+            let topic = answer.topics.first().context("no answer for the topic")?;
+            let all = topic.partitions.iter().filter(|it| {
+                it.error_code == 0
+                    && it.leader_id == it.partition_index % nodes + 1
+                    && i32::try_from(it.isr_nodes.len()).is_ok_and(|copies| copies == nodes)
+            });
+            let is_ready = all.count() == count;
+            Ok(if is_ready { Ok(()) } else { Err(ErrorCode::LeaderNotAvailable.code()) })
+        })
     }
 
     pub(crate) fn delete_topic(&mut self, name: &str) -> Result<()> {
@@ -112,8 +168,11 @@ impl Client {
         } else {
             request.topic_names.push(name.into());
         }
-        let answer = self.call(version, &request)?;
-        check(answer.responses.first().context("no answer for the topic")?.error_code)
+        retried(|| {
+            let answer = self.call(version, &request)?;
+            let code = answer.responses.first().context("no answer for the topic")?.error_code;
+            Ok(if code == 0 { Ok(()) } else { Err(code) })
+        })
     }
 
     /// The offset behind the last record of each partition. A topic that was just created may need a moment.

@@ -21,9 +21,10 @@ struct Sample {
 }
 
 impl Sample {
-    fn take(broker: Option<u32>) -> Result<Sample> {
+    fn take(broker: &[u32]) -> Result<Sample> {
+        let cpu = process::cpu_of(broker)?.as_secs_f64();
         Ok(Sample {
-            broker: broker.map(process::cpu).transpose()?.map(|it| it.as_secs_f64()),
+            broker: (!broker.is_empty()).then_some(cpu),
             own: process::cpu(std::process::id())?.as_secs_f64(),
             system: process::system_busy()?.as_secs_f64(),
         })
@@ -33,7 +34,8 @@ impl Sample {
 /// Counts between two moments. Times are nanoseconds of the engine's clock.
 #[derive(Debug)]
 pub(super) struct Tally {
-    broker: Option<u32>,
+    /// The processes that are the broker.
+    broker: Vec<u32>,
     /// Whether acknowledged batches count, or only what is delivered.
     acks: bool,
     from: Option<u64>,
@@ -50,9 +52,9 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(broker: Option<u32>, acks: bool) -> Result<Tally> {
+    pub(super) fn new(broker: &[u32], acks: bool) -> Result<Tally> {
         Ok(Tally {
-            broker,
+            broker: broker.to_vec(),
             acks,
             from: None,
             to: None,
@@ -69,13 +71,13 @@ impl Tally {
     }
 
     pub(super) fn open(&mut self, now: u64) -> Result<()> {
-        self.before = Sample::take(self.broker)?;
+        self.before = Sample::take(&self.broker)?;
         self.from = Some(now);
         Ok(())
     }
 
     pub(super) fn close(&mut self, now: u64) -> Result<()> {
-        self.after = Sample::take(self.broker)?;
+        self.after = Sample::take(&self.broker)?;
         self.to = Some(now);
         Ok(())
     }
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn latency_counts_by_intention_and_throughput_by_completion() {
-        let mut tally = Tally::new(None, true).unwrap();
+        let mut tally = Tally::new(&[], true).unwrap();
         tally.count(1, 1, 1, 1);
         tally.latency(5, 9, 1);
         tally.open(10).unwrap();
