@@ -18,7 +18,7 @@ use common::{NOW, append, batch, create, open, partition, produce, wait_acknowle
 use ottla_log::SimDisk;
 use ottla_node::Wakes;
 use ottla_replica::Fetched;
-use ottla_types::Offset;
+use ottla_types::{LeaderEpoch, Offset};
 
 /// A connection that counts how often it is woken.
 #[derive(Default)]
@@ -109,6 +109,7 @@ fn e5_an_answer_to_an_older_question_has_the_leader_told_where_the_copy_stands()
     let stale = Fetched {
         leader_epoch: partition.leader_epoch(),
         from: Offset(7),
+        last_epoch: LeaderEpoch::NONE,
         records: Bytes::new(),
         high_watermark: Offset::ZERO,
         log_start: Offset::ZERO,
