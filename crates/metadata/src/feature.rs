@@ -38,6 +38,9 @@ pub const OTTLA_VERSION: Feature = Feature { name: "ottla.version", min: 1, max:
 /// The level from which a broker's registration holds the features it serves.
 pub const FEATURES_IN_REGISTRATIONS: i16 = 2;
 
+/// The level from which it is written down that a topic counts only what is synced, and did not before.
+pub const CHANGES_OF_DURABILITY: i16 = 2;
+
 /// Every feature this version serves, by name.
 pub const SUPPORTED_FEATURES: &[Feature] =
     &[ELIGIBLE_LEADER_REPLICAS_VERSION, GROUP_VERSION, METADATA_VERSION, OTTLA_VERSION];

@@ -104,6 +104,11 @@ impl Image {
             Record::TopicCreated { id, name, created } => self.create_topic(*id, name, *created),
             Record::PartitionCreated { topic, index, partition } => self.create_partition(*topic, *index, partition),
             Record::PartitionChanged { topic, index, partition } => self.change_partition(*topic, *index, partition),
+            Record::TopicSynced { id, since } => {
+                if let Some(topic) = Arc::make_mut(&mut self.topics).get_mut(id) {
+                    Arc::make_mut(topic).synced_since = *since;
+                }
+            }
             Record::TopicDeleted { id } => self.delete_topic(*id),
             Record::ConfigSet { resource, key, value } => self.change_config(resource, |configs| {
                 configs.insert(key.clone(), value.clone());
@@ -291,7 +296,8 @@ impl Image {
         if self.topics.contains_key(&id) || self.names.contains_key(name) {
             return;
         }
-        let topic = Topic { id, name: name.clone(), created, partitions: Vec::new(), overrides: Overrides::new() };
+        let (partitions, overrides, synced_since) = (Vec::new(), Overrides::new(), BrokerEpoch::default());
+        let topic = Topic { id, name: name.clone(), created, partitions, overrides, synced_since };
         Arc::make_mut(&mut self.topics).insert(id, Arc::new(topic));
         Arc::make_mut(&mut self.names).insert(name.clone(), id);
         if let Some(metric_name) = metric_name(name) {
@@ -387,6 +393,9 @@ fn push_topic(topic: &Topic, records: &mut Vec<Record>) {
         partition: partition.clone(),
     }));
     push_configs(&ConfigResource::Topic(topic.id), &topic.overrides, records);
+    if topic.synced_since != BrokerEpoch::default() {
+        records.push(Record::TopicSynced { id: topic.id, since: topic.synced_since });
+    }
 }
 
 fn push_configs(resource: &ConfigResource, configs: &Overrides, records: &mut Vec<Record>) {

@@ -56,8 +56,8 @@ pub use command::{
 };
 pub use decide::decide;
 pub use feature::{
-    BrokerFeature, ELIGIBLE_LEADER_REPLICAS_VERSION, FEATURES_IN_REGISTRATIONS, Feature, GROUP_VERSION,
-    METADATA_VERSION, OTTLA_VERSION, SUPPORTED_FEATURES, UnsupportedLevel,
+    BrokerFeature, CHANGES_OF_DURABILITY, ELIGIBLE_LEADER_REPLICAS_VERSION, FEATURES_IN_REGISTRATIONS, Feature,
+    GROUP_VERSION, METADATA_VERSION, OTTLA_VERSION, SUPPORTED_FEATURES, UnsupportedLevel,
 };
 pub use health::{Health, Load};
 pub use image::Image;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ottla_types::{BrokerEpoch, BrokerId, Offset, PartitionIndex, ProducerId, Timestamp, TopicId};
 
-use crate::{BrokerFeature, FEATURES_IN_REGISTRATIONS, Partition};
+use crate::{BrokerFeature, CHANGES_OF_DURABILITY, FEATURES_IN_REGISTRATIONS, Partition};
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +98,14 @@ pub enum Record {
         /// Its state.
         partition: Partition,
     },
+    /// A topic counts only what is synced from now on (`ottla.durability`), and did not before.
+    TopicSynced {
+        /// The topic.
+        id: TopicId,
+        /// The first registration of a broker that has never counted more than that. One with an older epoch may hold
+        /// what was acknowledged in memory alone (rule A2).
+        since: BrokerEpoch,
+    },
     /// A topic is gone, with its partitions and configs.
     TopicDeleted {
         /// The topic.
@@ -139,6 +147,7 @@ impl Record {
     pub fn level(&self) -> i16 {
         match self {
             Record::BrokerRegistered { features, .. } if !features.is_empty() => FEATURES_IN_REGISTRATIONS,
+            Record::TopicSynced { .. } => CHANGES_OF_DURABILITY,
             _ => 1,
         }
     }

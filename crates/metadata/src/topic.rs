@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use ottla_types::{BrokerId, LeaderEpoch, PartitionIndex, Timestamp, TopicId};
+use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 
 use crate::config::Overrides;
 
@@ -21,6 +21,9 @@ pub struct Topic {
     pub partitions: Vec<Partition>,
     /// The configs set on it.
     pub overrides: Overrides,
+    /// Brokers whose registration has an older epoch have counted what was in memory alone, if the topic counts what is
+    /// synced now and did not always ([`Record::TopicSynced`](crate::Record::TopicSynced)).
+    pub synced_since: BrokerEpoch,
 }
 
 /// One partition of a topic.

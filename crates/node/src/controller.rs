@@ -486,6 +486,7 @@ impl Touched {
                 | Record::BrokerChanged { .. }
                 | Record::BrokerUnregistered { .. }
                 | Record::ProducerIdsAllocated { .. }
+                | Record::TopicSynced { .. }
                 | Record::SnapshotEnd { .. } => {}
             }
         }

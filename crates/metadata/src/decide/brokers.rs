@@ -41,6 +41,7 @@ pub(super) fn register(
         )));
     }
     let (mut same_directory, mut clean) = (true, true);
+    let before = image.broker(id).map(|known| known.epoch);
     if let Some(known) = image.broker(id) {
         // A1: the same process that asks again keeps its epoch (its first answer may have been lost).
         if known.incarnation == incarnation {
@@ -77,9 +78,11 @@ pub(super) fn register(
     let after = with(image, &registered);
     let mut records = vec![registered];
     let concerned = |partition: &Partition| in_sync_or_eligible(partition, id) || led_last(partition, id);
-    records.extend(Setting::new(&after, settings).sweep(concerned, |_, config, transition| {
+    records.extend(Setting::new(&after, settings).sweep(concerned, |topic, config, transition| {
         // A2. What was synced survives an end that was not clean, and recovery tells if it did not (L5).
-        let unproven = !clean && config.durability == Durability::Replicated && !cfg!(zoo = "B12");
+        let synced = config.durability == Durability::Fsync
+            && image.topic(topic).is_some_and(|topic| before.is_none_or(|before| before >= topic.synced_since));
+        let unproven = !clean && !synced && !cfg!(zoo = "B12");
         transition.unproven = unproven.then_some(id);
         transition.lost = (!same_directory).then_some(id);
     }));

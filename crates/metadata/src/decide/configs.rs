@@ -5,19 +5,21 @@
 
 use std::collections::BTreeSet;
 
-use ottla_types::BrokerId;
+use ottla_types::{BrokerEpoch, BrokerId};
 
 use super::{distinct, transition::Setting};
 use crate::{
-    AlteredConfigs, ConfigAlteration, ConfigResource, Image, IncrementalAlteration, Record, Refusal, Rows,
+    AlteredConfigs, CHANGES_OF_DURABILITY, ConfigAlteration, ConfigResource, Image, IncrementalAlteration, Record,
+    Refusal, Rows, Topic,
     config::{
-        Change, ConfigError, Layers, Overrides, Scope, Settings, TopicConfig, check_group, check_groups, check_limits,
-        check_together, is_swallowed,
+        Change, ConfigError, Durability, Layers, Overrides, Scope, Settings, TopicConfig, check_group, check_groups,
+        check_limits, check_together, is_swallowed,
     },
 };
 
 static NONE: Overrides = Overrides::new();
 
+const DURABILITY: &str = "ottla.durability";
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
 /// Longest id of a group, in bytes: what the records of `__consumer_offsets` can hold.
@@ -79,11 +81,12 @@ pub(super) fn increment(
 /// What some changes of configs mean for partitions: an ELR goes where the ISR suffices now, because from now on
 /// records are committed without its members; and where any replica may lead now, one does. Where more must be in sync
 /// than before, the partition's epoch rises: a leader that goes by the old minimum could have its ISR shrunk, commit
-/// alone, and lose that to one whom the shrinking made eligible (rule A3).
+/// alone, and lose that to one whom the shrinking made eligible (rule A3). Where only what is synced counts from now on,
+/// what was acknowledged before may be in memory alone for as long as brokers run that did so (rule A2).
 pub(super) fn follow_up(image: &Image, settings: &Settings, changes: &[Record]) -> Vec<Record> {
     let matters = |record: &Record| match record {
         Record::ConfigSet { key, .. } | Record::ConfigRemoved { key, .. } => {
-            key == MIN_INSYNC_REPLICAS || key == "unclean.leader.election.enable"
+            key == MIN_INSYNC_REPLICAS || key == "unclean.leader.election.enable" || key == DURABILITY
         }
         _ => false,
     };
@@ -93,13 +96,23 @@ pub(super) fn follow_up(image: &Image, settings: &Settings, changes: &[Record]) 
     let mut after = image.clone();
     changes.iter().for_each(|change| after.apply(change));
     let (before, after) = (Setting::new(image, settings), Setting::new(&after, settings));
-    after.sweep(
+    let mut records = Vec::new();
+    if image.level() >= CHANGES_OF_DURABILITY {
+        let counted_memory = |topic: &Topic| before.config(topic).durability == Durability::Replicated;
+        let now_synced = after.image.topics().filter(|topic| after.config(topic).durability == Durability::Fsync);
+        let changed = now_synced.filter(|topic| image.topic(topic.id).is_some_and(|topic| counted_memory(topic)));
+        // Epochs are offsets of this log, and no registration that is there already comes up to this one.
+        let since = BrokerEpoch(after.image.offset().0.max(image.last_broker_epoch().0.saturating_add(1)));
+        records.extend(changed.map(|topic| Record::TopicSynced { id: topic.id, since }));
+    }
+    records.extend(after.sweep(
         |_| true,
         |topic, _, transition| {
             let minimum = image.topic(topic).map(|topic| before.config(topic).min_insync_replicas);
             transition.renewed = minimum.is_some_and(|minimum| transition.needed_of(minimum) < transition.needed());
         },
-    )
+    ));
+    records
 }
 
 /// Checks what would be set on a topic over `base`, and leaves out the names of older tools that are taken without

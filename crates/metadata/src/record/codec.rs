@@ -27,8 +27,9 @@ const SNAPSHOT_END: u8 = 11;
 const PARTITION_CHANGED: u8 = 12;
 const BROKER_CHANGED: u8 = 13;
 const BROKER_UNREGISTERED: u8 = 14;
+const TOPIC_SYNCED: u8 = 15;
 
-const NEWEST_TYPE: u8 = BROKER_UNREGISTERED;
+const NEWEST_TYPE: u8 = TOPIC_SYNCED;
 
 /// What stands where a broker would, if there is none.
 const NO_BROKER: i32 = -1;
@@ -106,6 +107,10 @@ impl Record {
                 out.i32(index.0);
                 partition.encode(&mut out);
             }
+            Record::TopicSynced { id, since } => {
+                out.raw(&id.to_bytes());
+                out.i64(since.0);
+            }
             Record::TopicDeleted { id } => out.raw(&id.to_bytes()),
             Record::ConfigSet { resource, key, value } => {
                 resource.encode(&mut out);
@@ -170,6 +175,9 @@ impl Record {
                 index: PartitionIndex(input.i32()?),
                 partition: Partition::decode(&mut input)?,
             },
+            TOPIC_SYNCED => {
+                Record::TopicSynced { id: TopicId::from_bytes(input.id()?), since: BrokerEpoch(input.i64()?) }
+            }
             TOPIC_DELETED => Record::TopicDeleted { id: TopicId::from_bytes(input.id()?) },
             CONFIG_SET => Record::ConfigSet {
                 resource: ConfigResource::decode(&mut input)?,
@@ -210,6 +218,7 @@ impl Record {
             Record::TopicCreated { .. } => TOPIC_CREATED,
             Record::PartitionCreated { .. } => PARTITION_CREATED,
             Record::PartitionChanged { .. } => PARTITION_CHANGED,
+            Record::TopicSynced { .. } => TOPIC_SYNCED,
             Record::TopicDeleted { .. } => TOPIC_DELETED,
             Record::ConfigSet { .. } => CONFIG_SET,
             Record::ConfigRemoved { .. } => CONFIG_REMOVED,

@@ -1,9 +1,9 @@
 //! The cluster's birth, its brokers' coming and going, and its producer ids.
 
-use ottla_metadata::{BrokerRegistration, Command, Partition, Record, Refusal, Reply};
+use ottla_metadata::{BrokerRegistration, Command, Image, Partition, Record, Refusal, Reply, config::Operation};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId};
 
-use crate::cluster::{Cluster, directory, ids, on_topic, registration, set, sized, topic};
+use crate::cluster::{ALL_BROKERS, Cluster, directory, ids, on_topic, registration, set, sized, topic};
 
 #[test]
 fn a_cluster_is_born_once() {
@@ -136,6 +136,34 @@ fn a2_what_was_synced_survives_a_lossy_restart_but_not_a_new_disk() {
     let incarnation = cluster.incarnation();
     cluster.register(BrokerRegistration { directory: [9; 16], ..registration(2, incarnation) }).unwrap();
     assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![], Some(1)));
+}
+
+#[test]
+fn a2_what_was_held_in_memory_is_not_believed_to_be_synced_because_the_topic_changed() {
+    for on_all in [false, true] {
+        let mut cluster = replicated("replicated");
+        let configs = [("ottla.durability", set("fsync"))];
+        match on_all {
+            false => cluster.alter(on_topic("t"), &configs).unwrap(),
+            true => {
+                cluster.alter(ALL_BROKERS, &configs).unwrap();
+                cluster.alter(on_topic("t"), &[("ottla.durability", Operation::Delete)]).unwrap();
+            }
+        }
+        cluster.fence(3);
+        cluster.fence(2);
+        assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![2], Some(1)));
+        cluster.begin_start(2, false);
+        assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![], Some(1)), "it ran before the change");
+        cluster.unfence(2);
+        cluster.set_isr("t", 0, &[1, 2]).unwrap();
+        cluster.fence(2);
+        cluster.begin_start(2, false);
+        assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![2], Some(1)), "it has synced all that counted");
+        let mut restored = Image::default();
+        cluster.image.to_records().iter().for_each(|record| restored.apply(record));
+        assert_eq!(restored, cluster.image);
+    }
 }
 
 #[test]

@@ -104,6 +104,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         numbered().prop_map(|(topic, index, partition)| Record::PartitionCreated { topic, index, partition }),
         numbered().prop_map(|(topic, index, partition)| Record::PartitionChanged { topic, index, partition }),
         topic_id().prop_map(|id| Record::TopicDeleted { id }),
+        (topic_id(), any::<i64>()).prop_map(|(id, since)| Record::TopicSynced { id, since: BrokerEpoch(since) }),
         (resource(), text(), text()).prop_map(|(resource, key, value)| Record::ConfigSet { resource, key, value }),
         (resource(), text()).prop_map(|(resource, key)| Record::ConfigRemoved { resource, key }),
         (broker(), any::<i64>())
@@ -125,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn a_record_has_one_form_only(kind in 0u8..16, bytes in vec(any::<u8>(), 0..64), registration in 1u8..3) {
+    fn a_record_has_one_form_only(kind in 0u8..17, bytes in vec(any::<u8>(), 0..64), registration in 1u8..3) {
         let version = match kind {
             3 => registration,
             6 => 1,
@@ -229,7 +230,7 @@ fn what_an_older_version_wrote_is_read() {
 fn what_a_newer_version_wrote_is_refused_by_name() {
     assert_eq!(Record::decode(&[7, 1]), Err(DecodeError::NewerVersion { kind: 7, version: 1, known: 0 }));
     assert_eq!(Record::decode(&[6, 2]), Err(DecodeError::NewerVersion { kind: 6, version: 2, known: 1 }));
-    assert_eq!(Record::decode(&[15, 0]), Err(DecodeError::UnknownType { kind: 15 }));
+    assert_eq!(Record::decode(&[16, 0]), Err(DecodeError::UnknownType { kind: 16 }));
     assert_eq!(Record::decode(&[0, 0]), Err(DecodeError::UnknownType { kind: 0 }));
     let told = Record::decode(&[7, 1]).unwrap_err().to_string();
     assert_eq!(told, "metadata record type 7 has version 1, and this version of Ottla reads up to 0");
