@@ -108,8 +108,17 @@ impl Client {
             origin: None,
         };
         let client = Client { shared: Arc::new(shared) };
-        client.refresh(Some(&[]), false).await?;
-        Ok(client)
+        let mut learnt = client.refresh(Some(&[]), false).await;
+        for address in bootstrap {
+            // A broker that stops takes a connection and breaks it; another may answer.
+            if !matches!(learnt, Err(Error::Disconnected { .. })) {
+                break;
+            }
+            if client.connection_to(address).await.is_ok() {
+                learnt = client.refresh(Some(&[]), false).await;
+            }
+        }
+        learnt.map(|_| client)
     }
 
     /// A client of the same cluster with connections of its own: what waits there holds up nobody here.

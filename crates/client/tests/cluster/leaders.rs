@@ -81,6 +81,19 @@ fn fetched(hint: bool) -> FetchResponse {
     FetchResponse { responses: vec![topic], ..Default::default() }
 }
 
+#[test]
+fn a_broker_that_hangs_up_is_passed_over_for_another_of_the_bootstrap() {
+    let (first, second, told) = two();
+    let bootstrap = vec![first.address.to_string(), second.address.to_string()];
+    let first = Broker::serve(first, ApiKey::ALL, |_| Answer::HangUp);
+    let _second = Broker::serve(second, ApiKey::ALL, move |asked| asked.with(&told.metadata()));
+    run(async {
+        let client = Client::connect(&bootstrap, "test").await.unwrap();
+        assert_eq!(client.brokers().len(), 2);
+    });
+    assert!(first.seen(ApiKey::Metadata) >= 1);
+}
+
 /// Metadata never gets better here, so that only the hint leads on; it must not be forgotten over it either.
 #[test]
 fn a_producer_follows_the_hint_of_the_old_leader_and_believes_no_older_metadata() {
