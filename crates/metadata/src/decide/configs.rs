@@ -81,8 +81,8 @@ pub(super) fn increment(
 /// What some changes of configs mean for partitions: an ELR goes where the ISR suffices now, because from now on
 /// records are committed without its members; and where any replica may lead now, one does. Where more must be in sync
 /// than before, the partition's epoch rises: a leader that goes by the old minimum could have its ISR shrunk, commit
-/// alone, and lose that to one whom the shrinking made eligible (rule A3). Where only what is synced counts from now on,
-/// what was acknowledged before may be in memory alone for as long as brokers run that did so (rule A2).
+/// alone, and lose that to one whom the shrinking made eligible (rule A3). Where only what is synced counts from
+/// now on, what was acknowledged before may be in memory alone for as long as brokers run that did so (rule A2).
 pub(super) fn follow_up(image: &Image, settings: &Settings, changes: &[Record]) -> Vec<Record> {
     let matters = |record: &Record| match record {
         Record::ConfigSet { key, .. } | Record::ConfigRemoved { key, .. } => {
