@@ -51,7 +51,6 @@ pub struct Recovered {
 #[derive(Default)]
 pub(crate) struct Contents {
     pub(crate) segments: Vec<Offset>,
-    indexes: Vec<Offset>,
     snapshots: Vec<Offset>,
     epochs: bool,
     deleted: Vec<String>,
@@ -83,14 +82,12 @@ impl Contents {
             {
                 match &name[digits.len()..] {
                     LOG => contents.segments.push(Offset(offset)),
-                    INDEX => contents.indexes.push(Offset(offset)),
                     PRODUCERS => contents.snapshots.push(Offset(offset)),
                     _ => {}
                 }
             }
         }
         contents.segments.sort_unstable();
-        contents.indexes.sort_unstable();
         contents.snapshots.sort_unstable();
         contents
     }

@@ -118,6 +118,9 @@ fn e1_an_epoch_without_a_batch_is_recorded_and_kept() {
     let (log, _) = open(&sim, small(), Some(log.checkpoint()));
     assert_eq!(log.epochs().latest(), Some(LeaderEpoch(7)));
     assert_eq!(log.epoch_end(LeaderEpoch(2)), Some((LeaderEpoch(2), Offset(5))));
+    for epoch in [1, 2, 7, 8].map(LeaderEpoch) {
+        assert_eq!(log.reader().epoch_end(epoch), log.epoch_end(epoch), "whoever reads is told the same");
+    }
 }
 
 #[test]

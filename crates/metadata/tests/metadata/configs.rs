@@ -136,6 +136,36 @@ fn every_field_of_a_topic_config_follows_its_config() {
 }
 
 #[test]
+fn every_value_of_a_topic_config_takes_the_place_of_every_other() {
+    let all: [(&str, &[&str]); 9] = [
+        ("compression.type", &["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        ("message.timestamp.type", &["CreateTime", "LogAppendTime"]),
+        ("ottla.durability", &["fsync", "replicated"]),
+        ("cleanup.policy", &["delete", "compact", "compact,delete", ""]),
+        ("preallocate", &["true", "false"]),
+        ("unclean.leader.election.enable", &["true", "false"]),
+        ("retention.ms", &["-1", "0", "1"]),
+        ("retention.bytes", &["-1", "0", "1"]),
+        ("ottla.retention.disk.percent", &["-1", "0.5", "100"]),
+    ];
+    let (none, settings) = (Overrides::new(), Settings::default());
+    let layers = Layers { broker: &none, cluster: &none, settings: &settings };
+    let resolved = TopicConfig::resolve(&layers);
+    for (key, values) in all {
+        let with = |config: &TopicConfig, value: &str| {
+            config.with_overrides(&Overrides::from([(key.to_owned(), value.to_owned())]))
+        };
+        for before in values {
+            for own in values {
+                let replaced = with(&with(&resolved, before), own);
+                assert_eq!(replaced, with(&resolved, own), "{key}={own} after {before}");
+                assert_eq!(replaced == with(&resolved, before), before == own, "{key}={own} is not {before}");
+            }
+        }
+    }
+}
+
+#[test]
 fn wrong_values_are_refused_with_key_value_and_what_would_be_right() {
     let wrong = [
         ("segment.bytes", "1048575"),
@@ -342,6 +372,33 @@ fn unknown_names_are_kept_at_a_broker_and_refused_at_a_topic() {
     let ours = cluster.alter(ALL_BROKERS, &[("ottla.durabilty", set("fsync"))]);
     let Err(Refusal::InvalidBrokerConfig(error)) = ours else { panic!("{ours:?}") };
     assert_eq!(error.to_string(), "Unknown config ottla.durabilty: did you mean ottla.durability?");
+}
+
+/// The name with one letter left out, put in twice, or another, at each place behind the prefix.
+fn misspelt(name: &str) -> Vec<String> {
+    let places = "ottla.".len()..name.len();
+    let spell = |at: usize| {
+        let (before, letter, after) = (&name[..at], &name[at..=at], &name[at + 1..]);
+        [String::new(), letter.repeat(2), "_".to_owned()].map(|instead| format!("{before}{instead}{after}"))
+    };
+    places.flat_map(spell).collect()
+}
+
+#[test]
+fn a_misspelt_name_of_ours_is_refused_with_the_right_one_and_nothing_near_is_no_name() {
+    let mut tried = 0;
+    for scope in [Scope::Topic, Scope::Broker] {
+        for name in scope.definitions().iter().map(|definition| definition.name) {
+            for wrong in misspelt(name).into_iter().filter(|_| name.starts_with("ottla.")) {
+                let Err(ConfigError::UnknownOttlaKey { key, hint }) = scope.validate(&wrong, "1") else {
+                    panic!("{wrong} is taken")
+                };
+                assert_eq!((key, hint), (wrong, format!("did you mean {name}?")));
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 100, "{tried}");
 }
 
 #[test]

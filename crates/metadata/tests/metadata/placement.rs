@@ -215,6 +215,30 @@ fn a_new_broker_gets_its_share_and_no_more() {
 }
 
 #[test]
+fn the_leaders_of_neighbouring_partitions_stand_in_different_racks() {
+    let mut cluster = Cluster::in_racks(&["a", "a", "b", "b"]);
+    cluster.create_one(sized("t", 8, 1)).unwrap();
+    for pair in cluster.topic("t").partitions.windows(2) {
+        let neighbours = [pair[0].replicas[0], pair[1].replicas[0]];
+        assert_eq!(racks(&cluster, &neighbours), 2, "{neighbours:?}");
+    }
+}
+
+#[test]
+fn leaders_are_evened_out_some_at_a_time() {
+    let mut cluster = Cluster::of(2);
+    let assignments: Vec<(i32, &[i32])> = (0..240).map(|index| (index, &[1, 2][..])).collect();
+    cluster.create_one(by_hand("t", &assignments)).unwrap();
+    assert_eq!(rebalance(&mut cluster, false).len(), 100);
+    catch_up(&mut cluster);
+    assert_eq!(rebalance(&mut cluster, false).len(), 20);
+    catch_up(&mut cluster);
+    assert_eq!(rebalance(&mut cluster, false), []);
+    cluster.run(Command::BalanceLeaders { threshold_percent: 0 }).unwrap();
+    assert_eq!(loads(&cluster), [(240, 120), (240, 120)]);
+}
+
+#[test]
 fn racks_are_not_crowded_for_the_sake_of_evenness() {
     let mut cluster = Cluster::in_racks(&["a", "a", "a", "b"]);
     cluster.create_one(sized("t", 30, 2)).unwrap();
