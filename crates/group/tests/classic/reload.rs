@@ -48,6 +48,23 @@ fn g1_a_generation_that_was_not_assigned_is_lost_with_the_coordinator() {
 }
 
 #[test]
+fn a_loaded_group_whose_record_names_a_leader_that_is_no_member_is_led_by_a_member() {
+    let mut world = World::new();
+    let members = world.stable_group(vec![join("a")]);
+    let (key, value) = world.log.last().cloned().unwrap();
+    let Some(Record::ClassicGroup(group, Some(mut stored))) = Record::decode(key, value).unwrap() else {
+        panic!("the last record is not that of the group")
+    };
+    stored.leader = Some("gone".into());
+    world.write(&[Record::ClassicGroup(group, Some(stored))]);
+    world.reload();
+    // Where a leader joins again there is something to assign anew.
+    let ticket = world.send(Command::Join(again("a", &members[0].member)));
+    let joined = world.joined(ticket);
+    assert_eq!((joined.generation, joined.leader), (2, members[0].member.clone()));
+}
+
+#[test]
 fn b38_leader_epoch_metadata_and_topic_id_of_offsets_survive() {
     let mut world = World::new();
     world.commit(commit(42)).unwrap();

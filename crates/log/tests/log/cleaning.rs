@@ -179,3 +179,32 @@ fn e8_l9_what_is_written_where_the_log_was_cut_is_dirty() {
         assert_eq!(again, 1, "of one key one record stays");
     }
 }
+
+#[test]
+fn l10_l11_a_mark_of_holes_that_cannot_be_written_for_want_of_room_is_tried_again_and_otherwise_ends_the_log() {
+    let sim = SimDisk::new(1);
+    let mut leader = half_superseded(&sim);
+    clean(&mut leader);
+    for full in [true, false] {
+        let sim = SimDisk::new(2);
+        let (mut log, _) = open(&sim, tiny(), None);
+        let plan = leader.reader().read(Offset(0), leader.end(), 1400, true).unwrap();
+        log.append_as_follower(&plan.read().unwrap(), NOW).unwrap();
+        assert!(offsets(&log)[0] > 0, "a hole at the beginning");
+        let plan = log.begin_sync().unwrap();
+        if full {
+            sim.set_capacity(Some(sim.used()));
+        } else {
+            sim.fail_writes(true);
+        }
+        let result = plan.run();
+        assert_eq!(result.is_ok(), full);
+        assert_eq!(log.complete_sync(plan, result).is_ok(), full);
+        assert_eq!(log.durable_end().offset, Offset(0), "what is behind the hole does not count");
+        sim.set_capacity(None);
+        sim.fail_writes(false);
+        sync(&mut log);
+        assert_eq!(log.durable_end() == log.end(), full);
+        assert_eq!(try_append(&mut log, batch(1, 1)).is_ok(), full);
+    }
+}

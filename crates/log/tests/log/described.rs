@@ -79,6 +79,10 @@ fn p4_a_look_that_expires_nobody_leaves_nothing_to_sync() {
     assert!(log.begin_sync().is_none());
     log.expire_producers(Timestamp(NOW.0 + 1000), 1000);
     assert!(log.begin_sync().is_none(), "an idle log costs the disk nothing");
+    let snapshot = log.checkpoint().producers;
+    append(&mut log, batch(1, 1));
+    log.close_clean().unwrap();
+    assert_eq!(log.checkpoint().producers, snapshot, "nor does the next checkpoint write them again");
     assert_eq!(log.producers().len(), 1);
     log.expire_producers(Timestamp(NOW.0 + 1001), 1000);
     assert_eq!(log.producers().len(), 0);

@@ -85,6 +85,29 @@ fn l11_what_a_sync_without_descriptors_left_undone_is_done_by_the_next() {
 }
 
 #[test]
+fn l10_l11_what_lies_beside_the_batches_waits_for_room_and_any_other_failure_ends_the_log() {
+    for full in [true, false] {
+        let sim = SimDisk::new(1);
+        let (mut log, _) = open(&sim, small(), None);
+        append(&mut log, idempotent(1, 0, 0, 1));
+        log.request_checkpoint();
+        let plan = log.begin_sync().unwrap();
+        if full {
+            sim.set_capacity(Some(sim.used()));
+        } else {
+            sim.fail_writes(true);
+        }
+        let result = plan.run();
+        assert!(matches!((full, &result), (true, Ok(Synced::Batches)) | (false, Err(_))), "{result:?}");
+        assert_eq!(log.complete_sync(plan, result).is_ok(), full);
+        sim.set_capacity(None);
+        sim.fail_writes(false);
+        assert_eq!(log.durable_end() == log.end(), full);
+        assert_eq!(log.begin_sync().is_some(), full, "it is still to be done");
+    }
+}
+
+#[test]
 fn the_recovery_point_moves_when_so_many_bytes_were_written_or_a_segment_was_closed() {
     let (mut log, _) = open(&SimDisk::new(1), small(), None);
     let (mut point, mut since) = (Offset(0), 0);
@@ -140,6 +163,14 @@ fn a_closed_segment_gives_back_what_was_reserved_for_it() {
     let used: usize = all.iter().map(|name| sim.read_file(&dir().join(name)).unwrap().len()).sum();
     assert_eq!(sim.used(), used as u64);
     assert!(reserved > sim.used() && sim.used() >= bytes);
+    // So does the one that is written to, at a clean end.
+    put(&mut log, 1000);
+    let reserved = sim.used();
+    log.close_clean().unwrap();
+    let all = sim.list(&dir()).unwrap();
+    let used: usize = all.iter().map(|name| sim.read_file(&dir().join(name)).unwrap().len()).sum();
+    assert_eq!(sim.used(), used as u64);
+    assert!(reserved > sim.used() + 1000);
 }
 
 #[test]
