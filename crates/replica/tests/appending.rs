@@ -1,5 +1,5 @@
 //! What became of an append, batch by batch, and how a follower that asks and gets nowhere is told from one that keeps
-//! up (rules P1, L2, I5, B9).
+//! up (rules P1, L2, I2, I5, B9, B11).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -8,7 +8,7 @@ mod common;
 use common::*;
 use ottla_log::AppendError;
 use ottla_records::ProducedBatch;
-use ottla_replica::{Durability, Event, Outcome};
+use ottla_replica::{Durability, Event, IsrRefusal, Outcome};
 use ottla_types::{BrokerEpoch, BrokerId, Offset};
 
 /// Broker 1 leads, all are in sync and have fetched.
@@ -165,4 +165,42 @@ fn l13_a_clean_end_syncs_what_was_appended_and_counts_it() {
     cluster.broker(1).store_checkpoint();
     cluster.crash(1);
     assert_eq!((cluster.end(1), cluster.high_watermark(1)), (2, 2), "and it is on the disk");
+}
+
+#[test]
+fn i2_b11_no_answer_to_a_proposal_is_no_refusal() {
+    for (refusal, high_watermark) in
+        [(IsrRefusal::Unanswered, 1), (IsrRefusal::Superseded, 1), (IsrRefusal::NotAttempted, 2)]
+    {
+        let mut cluster = Cluster::new(Durability::Replicated, 2);
+        cluster.lead(1, &[1, 2]);
+        cluster.append(1, &["a"]);
+        cluster.catch_up(2);
+        cluster.catch_up(3);
+        assert_eq!(proposed(&mut cluster), Some(vec![1, 2, 3]));
+        // Broker 3 stops before there is an answer, and lacks what comes then. It may be in the ISR all the same.
+        cluster.append(1, &["b"]);
+        cluster.now.0 += LAG_MAX + 1;
+        cluster.catch_up(2);
+        cluster.step(1, Event::Tick);
+        assert_eq!(cluster.high_watermark(1), 1);
+        cluster.refuse(1, refusal);
+        assert_eq!(cluster.high_watermark(1), high_watermark, "{refusal:?}");
+    }
+}
+
+#[test]
+fn i5_who_is_in_neither_isr_holds_nothing_back_while_one_is_proposed() {
+    let mut cluster = Cluster::new(Durability::Replicated, 2);
+    cluster.lead(1, &[1, 2]);
+    // Broker 3 is in no good standing, and has nothing.
+    let (broker, broker_epoch, nothing) = (BrokerId(3), BrokerEpoch(1), Offset(0));
+    let fetched = Event::FollowerFetched { broker, broker_epoch, fetch: nothing, durable: nothing, eligible: false };
+    cluster.step(1, fetched);
+    cluster.append(1, &["a"]);
+    cluster.pass(LAG_MAX + 1);
+    assert_eq!(proposed(&mut cluster), Some(vec![1]), "broker 2 lags");
+    // It comes before the controller has answered.
+    cluster.catch_up(2);
+    assert_eq!(cluster.high_watermark(1), 1);
 }

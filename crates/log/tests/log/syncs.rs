@@ -233,6 +233,10 @@ fn a_scrub_reads_what_it_is_to_check_and_nothing_behind() {
     for (max_bytes, batches) in [(0, 1), (1, 1), (durable / 20, 1), (durable / 20 + 1, 2), (durable / 4, 5)] {
         let step = log.reader().scrub_step(ScrubCursor::default(), log.durable_end(), max_bytes).unwrap();
         assert_eq!((step.bytes, step.finished), (durable / 20 * batches, false), "{max_bytes}");
+        let before = sim.stats().bytes_read;
+        let rest = log.reader().scrub_step(step.next, log.durable_end(), u64::MAX).unwrap();
+        assert_eq!((step.bytes + rest.bytes, rest.finished), (durable, true), "{max_bytes}");
+        assert_eq!(sim.stats().bytes_read - before, rest.bytes);
     }
 }
 
