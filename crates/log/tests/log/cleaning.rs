@@ -1,7 +1,7 @@
 //! What a pass of compaction says of itself and of the log, what it leaves when it is stopped, and what becomes of its
 //! work when the log is cut (rules L9, E8). That the right records stay is in `compaction.rs`.
 
-use ottla_log::{CleanError, CleanSettings, Cleaned, Disk, Log, LogConfig, SimDisk};
+use ottla_log::{CleanError, CleanSettings, Cleaned, Dirtiness, Disk, Log, LogConfig, SimDisk};
 use ottla_records::{BatchBuilder, Compression};
 use ottla_types::{Offset, Timestamp};
 use parking_lot::Mutex;
@@ -207,4 +207,26 @@ fn l10_l11_a_mark_of_holes_that_cannot_be_written_for_want_of_room_is_tried_agai
         assert_eq!(log.durable_end() == log.end(), full);
         assert_eq!(try_append(&mut log, batch(1, 1)).is_ok(), full);
     }
+}
+
+#[test]
+fn l5_a_batch_that_is_not_where_its_offset_belongs_ends_the_pass() {
+    // Base offsets lie outside of the checksum. The second batch of the first segment has 1, and says 0, 3 or 257.
+    for (byte, bit) in [(7, 0), (7, 1), (6, 0)] {
+        let sim = SimDisk::new(1);
+        let mut log = half_superseded(&sim);
+        let second = (sim.read_file(&segment_path(0, ".log")).unwrap().len() / 2) as u64;
+        assert!(sim.flip_bit(&segment_path(0, ".log"), second + byte, bit));
+        let before = segment_bytes(&sim);
+        let done = clean_while(&mut log, &mut || true);
+        assert!(matches!(done, Err(CleanError::Damaged(_))), "{done:?}");
+        assert_eq!(segment_bytes(&sim), before);
+        assert_nothing_is_left_behind(&sim);
+    }
+}
+
+#[test]
+fn the_dirty_share_is_that_of_what_may_be_cleaned() {
+    let of = |clean_bytes, dirty_bytes| Dirtiness { clean_bytes, dirty_bytes, ..Dirtiness::default() }.ratio();
+    assert_eq!([of(0, 0), of(10, 0), of(0, 10), of(75, 25)], [0.0, 0.0, 1.0, 0.25]);
 }

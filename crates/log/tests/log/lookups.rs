@@ -19,17 +19,21 @@ fn config() -> LogConfig {
 }
 
 /// Batches of two records, 10 ms apart.
-fn filled(sim: &SimDisk) -> Log {
-    let (mut log, _) = open(sim, config(), None);
-    for number in 0..BATCHES {
+fn fill(log: &mut Log, numbers: std::ops::Range<i64>) {
+    for number in numbers {
         let mut builder = BatchBuilder::new(Compression::None, None);
         for half in 0..2 {
             let key = format!("key {number} {half}");
             let timestamp = Timestamp(NOW.0 + number * 10 + half);
             builder.push(timestamp, Some(key.as_bytes()), Some(&[b'v'; 80]), &[]).unwrap();
         }
-        append(&mut log, stored(builder));
+        append(log, stored(builder));
     }
+}
+
+fn filled(sim: &SimDisk) -> Log {
+    let (mut log, _) = open(sim, config(), None);
+    fill(&mut log, 0..BATCHES);
     assert!((2 << 19..3 << 19).contains(&log.size_in_bytes()), "{}", log.size_in_bytes());
     log
 }
@@ -93,6 +97,24 @@ fn a_lookup_reads_little_wherever_the_log_comes_from() {
     assert!(sim.flip_bit(&dir().join(second), 70, 2));
     let (log, _) = open(&sim, config(), checkpoint);
     assert_lookups_are_cheap(&sim, &log, "as its indexes were built again");
+}
+
+#[test]
+fn a_lookup_reads_little_in_a_log_that_goes_on_after_a_start() {
+    let sim = SimDisk::new(1);
+    let (mut log, _) = open(&sim, config(), None);
+    fill(&mut log, 0..1500);
+    log.close_clean().unwrap();
+    let checkpoint = Some(log.checkpoint());
+    let (mut log, _) = open(&sim, config(), checkpoint.clone());
+    fill(&mut log, 1500..1600);
+    assert_lookups_are_cheap(&sim, &log, "as it goes on after a clean end");
+    drop(log);
+    let (mut log, recovered) = open(&sim, config(), checkpoint);
+    assert!((1..100 << 10).contains(&recovered.scanned_bytes), "{recovered:?}");
+    assert_lookups_are_cheap(&sim, &log, "as it was recovered from its checkpoint on");
+    fill(&mut log, 1600..1650);
+    assert_lookups_are_cheap(&sim, &log, "as it goes on after that");
 }
 
 #[test]
