@@ -225,3 +225,17 @@ fn an_empty_group_is_deleted_with_everything_it_wrote() {
     assert!(world.find().is_none() && world.find_replayed().is_none());
     assert_eq!(world.compacted(), []);
 }
+
+#[test]
+fn what_a_heartbeat_says_anew_of_a_member_is_known_of_it() {
+    let mut world = World::new(&[("t", 1)]);
+    let epoch = world.heartbeat(joining("a", &["t"])).unwrap().member_epoch;
+    let rack = |rack: &str| ConsumerHeartbeat { rack: Some(rack.into()), ..alive("a", epoch) };
+    for east_or_west in ["east", "west", "west"] {
+        world.heartbeat(rack(east_or_west)).unwrap();
+        assert_eq!(world.member("a").rack.as_deref(), Some(east_or_west));
+    }
+    world.heartbeat(ConsumerHeartbeat { client_host: "/10.9.9.9".into(), ..alive("a", epoch) }).unwrap();
+    let member = world.member("a");
+    assert_eq!((&*member.client_host, member.rack.as_deref()), ("/10.9.9.9", Some("west")));
+}

@@ -6,8 +6,11 @@ use std::{
     path::Path,
 };
 
-use ottla_log::{Disk, OsDisk, SimDisk};
+use ottla_log::{Disk, OsDisk, ReadError, SimDisk};
+use ottla_types::Offset;
 use proptest::{collection::vec, prelude::*};
+
+use crate::common;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -126,5 +129,43 @@ fn what_linux_offers_is_taken_where_it_is_there_and_changes_no_byte() {
         assert!(disk.exists(&dir.path().join("b/c")).unwrap());
         disk.remove_dir_all(&dir.path().join("b")).unwrap();
         assert!(!disk.exists(&dir.path().join("b")).unwrap());
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_is_an_error_of_the_disk_and_no_offset_out_of_range() {
+    let sim = SimDisk::new(1);
+    let (mut log, _) = common::open(&sim, common::small(), None);
+    for _ in 0..3 {
+        common::append(&mut log, common::batch(4, 10));
+        log.roll(common::NOW).unwrap();
+    }
+    common::sync(&mut log);
+    let checkpoint = log.checkpoint();
+    let (log, _) = common::open(&sim, common::small(), Some(checkpoint));
+    sim.remove(&common::segment_path(4, ".log")).unwrap();
+    let read = |offset| log.reader().read(Offset(offset), log.end(), 1, true);
+    assert_eq!(read(1).unwrap().first_batch_offset, Offset(0));
+    assert!(matches!(read(5), Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound));
+    assert_eq!(read(9).unwrap().first_batch_offset, Offset(8));
+}
+
+#[test]
+fn what_is_to_be_sent_is_asked_for_where_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    for disk in [OsDisk::new(), OsDisk::portable()] {
+        let path = dir.path().join(format!("{disk:?}"));
+        let (mut log, _) =
+            ottla_log::Log::open(std::sync::Arc::new(disk), path, common::small(), None, common::NOW).unwrap();
+        common::append(&mut log, common::batch(1, 100));
+        common::append(&mut log, common::batch(1, 5000));
+        for offset in [0, 1] {
+            let plan = log.reader().read(Offset(offset), log.end(), u64::MAX, true).unwrap();
+            assert_eq!(plan.regions.len(), 1);
+            plan.regions[0].prefetch();
+            // Nobody has to know; with Linux's own calls what was just written mostly is.
+            plan.regions[0].is_resident();
+            assert_eq!(plan.len(), plan.read().unwrap().len() as u64);
+        }
     }
 }
