@@ -87,3 +87,22 @@ fn p4_a_look_that_expires_nobody_leaves_nothing_to_sync() {
     log.expire_producers(Timestamp(NOW.0 + 1001), 1000);
     assert_eq!(log.producers().len(), 0);
 }
+
+#[test]
+fn p4_how_long_a_producer_was_silent_is_known_after_a_start() {
+    const MINUTE: i64 = 60_000;
+    let at = |minutes: i64| Timestamp(NOW.0 + minutes * MINUTE);
+    let sim = SimDisk::new(1);
+    let (mut log, _) = open(&sim, small(), None);
+    append(&mut log, idempotent(1, 0, 0, 1));
+    log.expire_producers(at(50), 120 * MINUTE);
+    log.append(&[idempotent(2, 0, 0, 1)], at(90)).unwrap();
+    log.close_clean().unwrap();
+    let (mut log, _) = open(&sim, small(), Some(log.checkpoint()));
+    let known = |log: &Log| log.producers().describe().iter().map(|known| known.id.0).collect::<Vec<_>>();
+    log.expire_producers(at(0), 120 * MINUTE);
+    log.expire_producers(at(30), 120 * MINUTE);
+    assert_eq!(known(&log), [1, 2]);
+    log.expire_producers(at(31), 120 * MINUTE);
+    assert_eq!(known(&log), [2], "it was silent for ninety minutes, and thirty-one since");
+}
