@@ -22,6 +22,7 @@ mod history;
 mod kill;
 mod libraries;
 mod measure;
+mod mutants;
 mod pgo;
 #[cfg(target_os = "linux")]
 mod power;
@@ -83,6 +84,8 @@ enum Command {
     Measure(measure::Arguments),
     /// Try spoilt inputs on everything that reads bytes from strangers
     Fuzz(fuzz::Arguments),
+    /// Break the code here and there, and see whether a test fails
+    Mutants(mutants::Arguments),
     /// Count what requests cost, and compare it with the record
     Gate(gate::Arguments),
     /// Check the rules of this house that a program can check
@@ -121,6 +124,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Pgo(arguments) => pgo::run(&arguments),
         Command::Measure(arguments) => measure::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Gate(arguments) => gate::run(&arguments),
         Command::Tidy => tidy::run(),
     }
