@@ -156,3 +156,20 @@ fn delete_offsets(world: &mut World, delete: DeleteOffsets) -> Result<Vec<Result
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_commit_whose_names_fit_no_record_is_refused_whole() {
+    let mut world = World::new();
+    let (longest, too_long) = ("t".repeat(32_767), "t".repeat(32_768));
+    let of = |topic: &str| {
+        let offsets = vec![commit_offset("short", 1), commit_offset(topic, 1)];
+        CommitOffsets { offsets, ..commit(1) }
+    };
+    let written = world.log.len();
+    assert!(matches!(world.commit(of(&too_long)), Err(Refusal::InvalidRequest(_))));
+    let group = CommitOffsets { group: too_long.as_str().into(), ..commit(1) };
+    assert!(matches!(world.commit(group), Err(Refusal::InvalidRequest(_))));
+    assert_eq!(world.log.len(), written);
+    assert_eq!(world.commit(of(&longest)), Ok(vec![Ok(()), Ok(())]));
+    assert_eq!(world.log.len(), written + 2);
+}
