@@ -252,7 +252,9 @@ impl Log {
         }
         self.opened = usable.map_or(RecoveryMark::START, RecoveryMark::of);
         let walked = self.walk(&segments, at, from, &checkpoint).map_err(|error| self.io(error))?;
-        if walked.end.offset < high_watermark && !cfg!(zoo = "B17") {
+        let lost = walked.end.offset < high_watermark
+            || walked.fault.is_some() && self.goes_on(&segments, walked.end).map_err(|error| self.io(error))?;
+        if lost && !cfg!(zoo = "B17") {
             let reason = walked.fault.unwrap_or_else(|| "the log ends before what was synced".into());
             let mut recovered = self.damaged(walked.end, walked.end.segment, walked.end.position, &reason);
             recovered.scanned_bytes = walked.scanned;
@@ -273,6 +275,26 @@ impl Log {
         self.unsynced.producers = true;
         self.sync_recovered()?;
         Ok(Recovered { scanned_bytes: walked.scanned, truncated_bytes, damaged: None })
+    }
+
+    /// Whether what ends the log lies among what was deleted, and what was not goes on behind it. A sync takes all that
+    /// is before with it, and what is deleted was acknowledged: that is damage, and no torn write.
+    fn goes_on(&self, segments: &[Arc<Segment>], fault: LogPosition) -> io::Result<bool> {
+        let start = self.retired.durable_start;
+        if fault.offset >= start {
+            return Ok(false);
+        }
+        for segment in segments.iter().filter(|segment| segment.base >= fault.segment) {
+            let file = segment.log_file(&self.shared.files)?;
+            let (from, len) = (if segment.base == fault.segment { fault.position } else { 0 }, file.len()?);
+            let mut batches = WholeBatches::new(file, from, len);
+            while let Ok(Some((header, batch))) = batches.next() {
+                if header.next_offset() > start && crc_matches(&batch) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn sync_recovered(&mut self) -> Result<(), OpenError> {

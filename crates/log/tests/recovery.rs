@@ -13,6 +13,26 @@ fn without_checkpoints() -> LogConfig {
 }
 
 #[test]
+fn l5_damage_among_what_was_deleted_does_not_end_the_log_before_what_was_not() {
+    let sim = SimDisk::new(1);
+    let (mut log, _) = open(&sim, small(), None);
+    for _ in 0..4 {
+        append(&mut log, batch(1, 1000));
+    }
+    log.set_committed(Offset(3));
+    log.advance_start(Offset(3)).unwrap();
+    sync(&mut log);
+    let checkpoint = log.checkpoint();
+    assert_eq!((checkpoint.high_watermark, checkpoint.log_start), (Offset(3), Offset(3)));
+    append(&mut log, batch(1, 1000));
+    sync(&mut log);
+    drop(log);
+    assert!(sim.flip_bit(&segment_path(0, ".log"), 1500, 0));
+    let (_, recovered) = open(&sim, small(), Some(checkpoint));
+    assert_eq!(recovered.damaged.map(|damage| damage.from), Some(Offset(1)));
+}
+
+#[test]
 fn l4_recovery_cuts_at_the_first_invalid_batch_and_drops_later_segments() {
     let sim = SimDisk::new(3);
     let (mut log, _) = open(&sim, small(), None);
