@@ -173,10 +173,13 @@ impl World {
         broker: usize,
         epoch: LeaderEpoch,
         last: Offset,
-        producer: ProducerId,
+        (producer, sequence): (ProducerId, i32),
     ) {
-        // What is known of a producer may go with the beginning of the log.
-        let excused = self.truths.get(&place).is_none_or(|truth| truth.excused || truth.start > last);
+        // What is known of a producer may go with the beginning of the log, and with it that it sent this before.
+        let excused = self
+            .truths
+            .get(&place)
+            .is_none_or(|truth| truth.excused || truth.start > last || truth.is_deleted(producer, sequence));
         if !excused && self.leads(broker, place, epoch) {
             self.fail("P2", format!("producer {producer} is out of order in {}-{}", place.0, place.1));
         }

@@ -263,9 +263,10 @@ impl World {
                     return;
                 }
                 let same = producer.all && producer.topic_id == Some(place.0) && !mixed;
-                let (answered, id) = (producer.answered.filter(|_| same), producer.id);
-                if let Some(last) = answered {
-                    self.check_out_of_order(place, broker, epoch, last, id);
+                let refused = producer.in_flight.get(found).map(|pending| (producer.id, pending.sequence));
+                let answered = producer.answered.filter(|_| same);
+                if let (Some(last), Some(refused)) = (answered, refused) {
+                    self.check_out_of_order(place, broker, epoch, last, refused);
                 }
                 self.begin_anew(which);
             }

@@ -52,6 +52,11 @@ impl Committed {
 }
 
 impl Truth {
+    /// Whether a producer's batch was committed and is gone with the beginning of the log.
+    pub(crate) fn is_deleted(&self, producer: ProducerId, sequence: i32) -> bool {
+        self.sequences.get(&(producer, sequence)).is_some_and(|base| *base < self.start)
+    }
+
     /// The end of what is committed.
     pub(crate) fn end(&self) -> Offset {
         self.batches.last().map_or(Offset::ZERO, |last| last.next)

@@ -275,14 +275,19 @@ impl<'a> Injector<'a> {
                 let other = (0..self.count).find(|other| *other != node).context("there is no other node")?;
                 let join = cluster.network.address(other);
                 cluster.node(node)?.kill()?;
-                // Its number is free once its session is over.
                 let gone =
                     until(GONE_PATIENCE, || Ok(cluster.view().is_ok_and(|view| !view.brokers.contains_key(&id))))?;
                 if !gone {
                     self.failures.push(format!("node {node} was killed, and is there after {GONE_PATIENCE:?}"));
                 }
-                cluster.node(node)?.replace_disk(id, join)?;
-                cluster.start_node(node)
+                cluster.node(node)?.replace_disk(join)?;
+                cluster.start_node(node)?;
+                cluster.await_brokers(self.count)?;
+                // Whose disk is lost comes as another, and takes over what the old one had.
+                if let Err(error) = cluster.command(&["cluster", "decommission", &id.to_string(), "--wait"]) {
+                    self.failures.push(format!("a node whose disk was replaced: {error:#}"));
+                }
+                Ok(())
             }
             Fault::Member => {
                 // What our own commands say goes into the report; the run goes on.

@@ -43,8 +43,6 @@ pub(crate) struct Node {
     is_stopped: bool,
     /// Whom to join; none for the first.
     join: Option<SocketAddr>,
-    /// Given once it has to be the same as before on a new disk.
-    id: Option<i32>,
     // Last, so that it is unmounted when the process is gone.
     pub(crate) disk: Disk,
 }
@@ -52,7 +50,7 @@ pub(crate) struct Node {
 impl Node {
     /// A node that is not started yet. `place` is for what is not on its disk.
     pub(crate) fn new(machine: usize, place: &Path, disk: Disk, join: Option<SocketAddr>) -> Result<Node> {
-        let node = Node { machine, place: place.to_owned(), process: None, is_stopped: false, join, id: None, disk };
+        let node = Node { machine, place: place.to_owned(), process: None, is_stopped: false, join, disk };
         node.set_clock(0)?;
         Ok(node)
     }
@@ -79,8 +77,7 @@ impl Node {
         if let Some(join) = self.join {
             command.arg("--join").arg(join.to_string());
         }
-        let id = self.id.map(|id| format!("node.id={id}"));
-        for setting in program.settings.iter().chain(&id) {
+        for setting in &program.settings {
             command.arg("-o").arg(setting);
         }
         let log = File::options().create(true).append(true).open(self.log())?;
@@ -149,10 +146,10 @@ impl Node {
         }))
     }
 
-    /// An empty disk in the place of the old one, under a broker of the same number. The node must not run.
-    pub(crate) fn replace_disk(&mut self, id: i32, join: SocketAddr) -> Result<()> {
+    /// An empty disk in the place of the old one; the broker on it is another to the cluster. The node must not run.
+    pub(crate) fn replace_disk(&mut self, join: SocketAddr) -> Result<()> {
         self.forget()?;
-        (self.id, self.join) = (Some(id), Some(join));
+        self.join = Some(join);
         Ok(())
     }
 
