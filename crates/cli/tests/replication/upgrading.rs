@@ -60,6 +60,15 @@ fn level(cluster: &Cluster) -> Option<i64> {
     cluster.status()?["level"].as_i64()
 }
 
+/// Tries to raise the level until that is refused with these words: a broker says what it supports in a while.
+fn wait_refused(cluster: &Cluster, words: &str) {
+    cluster.wait_until("an old node is named as the reason", |cluster| {
+        let (code, said) = failure(&cluster.node(1).run(&["cluster", "upgrade"]));
+        assert_eq!(code, Some(1), "there are old nodes: {said}");
+        said.contains(words)
+    });
+}
+
 #[test]
 fn a_rolling_upgrade_goes_back_until_it_is_finalised_and_loses_nothing() {
     use Version::{New, Old};
@@ -69,14 +78,12 @@ fn a_rolling_upgrade_goes_back_until_it_is_finalised_and_loses_nothing() {
     let writer = Writer::start(cluster.bootstrap());
 
     cluster.restart_as(1, New, TOPIC);
-    let (code, said) = failure(&cluster.node(1).run(&["cluster", "upgrade"]));
-    assert!(code == Some(1) && said.contains("only supports levels 1 to 1"), "there are old nodes: {code:?} {said}");
+    wait_refused(&cluster, "only supports levels 1 to 1");
     cluster.restart_as(2, New, TOPIC);
     cluster.restart_as(3, New, TOPIC);
     assert_eq!(level(&cluster), Some(1), "nobody has raised it");
     cluster.restart_as(2, Old, TOPIC);
-    let (code, said) = failure(&cluster.node(1).run(&["cluster", "upgrade"]));
-    assert!(code == Some(1) && said.contains("Broker 2 only supports levels 1 to 1"), "it is old again: {said}");
+    wait_refused(&cluster, "Broker 2 only supports levels 1 to 1");
     cluster.restart_as(2, New, TOPIC);
 
     let said = cluster.some().ok(&["cluster", "upgrade", "--dry-run"]);
