@@ -90,9 +90,13 @@ impl Broker {
 
     /// Asks the broker to stop, and gives its exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.child.wait().unwrap().code()
+    }
+
+    /// Sends the broker's process a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Ends the broker without a word.

@@ -1,5 +1,7 @@
 //! Nodes that are killed, stopped and started again while the others go on.
 
+use rustix::process::Signal;
+
 use crate::{
     broker::{failure, ottla},
     cluster::{Cluster, lines},
@@ -59,6 +61,22 @@ fn i6_too_few_copies_refuse_what_wants_more() {
     }
     cluster.wait_in_sync("t", 3);
     cluster.produce(cluster.some(), "t", &lines("b", 10));
+}
+
+#[test]
+fn i4_a_node_that_was_away_is_in_sync_again_also_where_nobody_writes() {
+    let quick = ["broker.session.timeout.ms=1500", "broker.heartbeat.interval.ms=200"];
+    let cluster = Cluster::with(&[&quick, &quick, &quick]);
+    cluster.some().ok(&["topic", "create", "t", "--partitions", "3", "-o", "min.insync.replicas=2"]);
+    cluster.wait_in_sync("t", 3);
+    // It does not start anew, so its connections and sessions are those of before. The second time it leads nothing,
+    // and goes on with what it was told.
+    for _ in 0..2 {
+        cluster.node(2).signal(Signal::STOP);
+        cluster.wait_in_sync("t", 2);
+        cluster.node(2).signal(Signal::CONT);
+        cluster.wait_in_sync("t", 3);
+    }
 }
 
 #[test]

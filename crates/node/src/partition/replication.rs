@@ -132,9 +132,10 @@ impl Partition {
         let leading = assignment.leader == Some(self.broker);
         let before = (self.leadership.get(), self.is_in_sync());
         let mut effects = Vec::new();
-        let assigned = {
+        let (assigned, left) = {
             let mut state = self.state.lock();
-            self.assignment.store(Some(Arc::new(assignment.clone())));
+            let known = self.assignment.swap(Some(Arc::new(assignment.clone())));
+            let left = known.is_some_and(|known| known.isr.iter().any(|member| !assignment.isr.contains(member)));
             self.begin_anew_if_damaged(&mut state, &assignment);
             let assigned = match &mut *state {
                 State::Open(replica) => {
@@ -153,11 +154,12 @@ impl Partition {
                 self.gone.store(true, Ordering::Release);
             }
             self.leadership.set(assignment.leader_epoch, leading && assigned.is_ok());
-            assigned
+            (assigned, left)
         };
         self.carry_out(effects);
-        if assigned.is_err() || before != (self.leadership.get(), self.is_in_sync()) {
-            // What they wait for was promised by another leadership, or they have to go elsewhere for it.
+        if assigned.is_err() || left || before != (self.leadership.get(), self.is_in_sync()) {
+            // What they wait for was promised by another leadership, or they have to go elsewhere for it. A follower
+            // that is no longer in sync is to be looked at until it is, also where nobody writes.
             self.wake_all();
         } else {
             let mut wakes = Wakes::default();
