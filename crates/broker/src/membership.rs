@@ -239,6 +239,7 @@ impl Broker {
         };
         match self.ask_controller(request, broker_registration::serve).await {
             Ok(answer) if answer.error_code == ErrorCode::None.code() => {
+                self.node.registered_as(BrokerEpoch(answer.broker_epoch));
                 tracing::info!(epoch = answer.broker_epoch, "registered with the controller");
             }
             Ok(answer) if answer.error_code == ErrorCode::DuplicateBrokerRegistration.code() => {

@@ -94,8 +94,8 @@ pub struct Node {
     identity: Identity,
     rack: Option<Arc<str>>,
     listeners: Arc<[Listener]>,
-    /// The registration that the last run ended cleanly in.
-    proof: Option<BrokerEpoch>,
+    /// The registration that the last run ended cleanly in; then that of this run, once the controller has told it.
+    proof: Mutex<Option<BrokerEpoch>>,
     storage: Arc<Storage>,
     controller: Arc<Controller>,
     groups: Arc<Groups>,
@@ -334,7 +334,7 @@ impl Node {
             identity,
             rack,
             listeners,
-            proof,
+            proof: Mutex::new(proof),
             storage,
             controller,
             groups,
@@ -353,6 +353,12 @@ impl Node {
     /// The broker's `node.id`.
     pub fn id(&self) -> BrokerId {
         self.identity.node_id
+    }
+
+    /// The controller has registered this run under that epoch. The metadata may not tell before the node stops, and a
+    /// proof of another registration would prove nothing.
+    pub fn registered_as(&self, epoch: BrokerEpoch) {
+        *self.proof.lock() = Some(epoch);
     }
 
     /// The epoch of the broker's registration, once the cluster has registered this run of it.
@@ -381,7 +387,7 @@ impl Node {
             incarnation: self.controller.incarnation(),
             rack: self.rack.clone(),
             listeners: Arc::clone(&self.listeners),
-            previous_epoch: self.proof,
+            previous_epoch: *self.proof.lock(),
             alone: false,
             features: self.controller.features(),
         }
@@ -580,8 +586,8 @@ impl Node {
         if !closed {
             return Err(io::Error::other("not everything could be synced; the next start recovers every log"));
         }
-        // One that was not registered in this run has appended nothing.
-        match epoch.or(self.proof) {
+        // One that does not know its registration from the metadata has appended nothing.
+        match epoch.or(*self.proof.lock()) {
             Some(epoch) => checkpoint::leave_clean_proof(&**self.storage.disk(), self.storage.root(), epoch),
             None => Ok(()),
         }

@@ -115,7 +115,7 @@ pub(crate) struct Broker {
     pub(crate) incarnation: [u8; 16],
     /// Left by a clean stop, gone with the next start.
     pub(crate) proof: Option<BrokerEpoch>,
-    /// What this run registers with.
+    /// What this run registers with: the last clean one, and once it was told, its own registration.
     pub(crate) previous_epoch: Option<BrokerEpoch>,
     pub(crate) image: Image,
     /// How many decisions the image holds.

@@ -154,10 +154,7 @@ impl World {
                 Ask::Isr { id, .. } => Some(Answer::Isr { id, rows: None }),
                 _ => None,
             },
-            Ask::Register(registration) => {
-                self.register(registration);
-                None
-            }
+            Ask::Register(registration) => self.register(registration),
             Ask::Heartbeat { epoch, offset, leave } => self.heartbeat(from, epoch, offset, leave),
             Ask::Isr { id, epoch, changes } => {
                 let rows = self.alter_partitions(from, epoch, changes);
@@ -175,15 +172,14 @@ impl World {
         }
     }
 
-    fn register(&mut self, registration: BrokerRegistration) {
-        let id = registration.id;
+    fn register(&mut self, registration: BrokerRegistration) -> Option<Answer> {
         // Refused while its last run has not gone quiet; it asks again.
-        if self.submit(Command::RegisterBroker(registration)).is_ok()
-            && let Some(id) = id
-        {
-            self.controller.heard.insert(id, self.now);
-            self.controller.suspected.remove(&id);
-        }
+        let Ok(Reply::BrokerRegistered { id, epoch }) = self.submit(Command::RegisterBroker(registration)) else {
+            return None;
+        };
+        self.controller.heard.insert(id, self.now);
+        self.controller.suspected.remove(&id);
+        Some(Answer::Registered { epoch })
     }
 
     fn heartbeat(

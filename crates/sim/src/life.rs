@@ -231,6 +231,7 @@ impl World {
 
     pub(crate) fn on_told(&mut self, at: usize, answer: Answer) {
         match answer {
+            Answer::Registered { epoch } => self.brokers[at].previous_epoch = Some(epoch),
             Answer::MayLeave => {
                 if self.brokers[at].leaving.is_some() {
                     self.stop(at);
