@@ -283,8 +283,13 @@ impl<'a> Injector<'a> {
                 cluster.node(node)?.replace_disk(join)?;
                 cluster.start_node(node)?;
                 cluster.await_brokers(self.count)?;
-                // Whose disk is lost comes as another, and takes over what the old one had.
-                if let Err(error) = cluster.command(&["cluster", "decommission", &id.to_string(), "--wait"]) {
+                // Whose disk is lost comes as another, and takes over what the old one had once it is caught up.
+                let mut last = Ok(String::new());
+                let moved = until(GONE_PATIENCE, || {
+                    last = cluster.command(&["cluster", "decommission", &id.to_string(), "--wait"]);
+                    Ok(last.is_ok())
+                })?;
+                if let (false, Err(error)) = (moved, last) {
                     self.failures.push(format!("a node whose disk was replaced: {error:#}"));
                 }
                 Ok(())
