@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// Bugs that other systems had, by their number in the rules of correctness.
-const ZOO: [(&str, &str); 21] = [
+const ZOO: [(&str, &str); 20] = [
     ("B1", "a follower cuts at its high watermark"),
     ("B2", "a follower cuts where the leader says, whatever its own epochs say"),
     ("B3", "a leader that is elected again does not begin anew"),
@@ -24,7 +24,6 @@ const ZOO: [(&str, &str); 21] = [
     ("B8", "the high watermark does not wait for who is about to be in sync"),
     ("B9", "a follower joins before it has what the leader began with"),
     ("B10", "a fenced broker stays in the ISR"),
-    ("B11", "no answer to a proposal is taken for a refusal"),
     ("B12", "a broker that may have lost records stays eligible"),
     ("B13", "what is in memory alone counts as synced"),
     ("B14", "a new leader says where the log ends before it knows"),
