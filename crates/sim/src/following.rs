@@ -87,7 +87,14 @@ impl World {
             }
             _ => return,
         };
-        let (Some(epoch), false) = (self.brokers[at].epoch(), self.brokers[at].failed) else { return };
+        if self.brokers[at].failed {
+            return;
+        }
+        let Some(epoch) = self.brokers[at].epoch() else {
+            // A held up request of an earlier run has registered that one; this one will be again.
+            self.later(at, REFUSED_MS, Event::FetchRound { leader, generation });
+            return;
+        };
         let mut positions = Vec::new();
         let mut waits = false;
         for place in places {
