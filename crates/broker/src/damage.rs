@@ -26,6 +26,9 @@ impl Broker {
         let mut waiting = Vec::new();
         while !*stopping.borrow() {
             waiting.extend(self.node.damaged().take());
+            let topics = self.node.topics();
+            let partition = |(topic, index): (TopicId, PartitionIndex)| topics.with_id(topic)?.partition(index);
+            waiting.retain(|place| partition(*place).is_some_and(|partition| partition.owes_damage_report()));
             if waiting.is_empty() {
                 tokio::select! {
                     _ = stopping.changed() => {}

@@ -242,11 +242,10 @@ impl Controller {
     fn take(&self, image: Image, touched: Touched) {
         let image = Arc::new(image);
         let published = self.last_run.lock().published;
-        if published {
-            // Partitions first: a topic that Metadata shows must be one that Produce knows.
-            self.publish(&image, touched);
-        }
+        // Partitions first: a topic that Metadata shows must be one that Produce knows.
+        let left = if published { self.publish(&image, touched) } else { Vec::new() };
         self.image.store(image);
+        left.iter().for_each(|partition| partition.look_at_followers());
         if published {
             self.changed();
         }
@@ -291,16 +290,18 @@ impl Controller {
             last_run.published = true;
             last_run.unclean = unclean;
         }
-        self.publish(&self.image.load_full(), Touched::All);
+        let left = self.publish(&self.image.load_full(), Touched::All);
+        left.iter().for_each(|partition| partition.look_at_followers());
     }
 
-    fn publish(&self, image: &Image, touched: Touched) {
+    /// Makes what the image says of topics hold here. Gives the partitions whose ISR somebody has left.
+    fn publish(&self, image: &Image, touched: Touched) -> Vec<Arc<Partition>> {
         let registered = image.broker(self.id).is_some_and(|broker| broker.incarnation == self.incarnation);
         let mut last_run = self.last_run.lock();
         let newly_registered = registered && !std::mem::replace(&mut last_run.registered, registered);
         let ids: Vec<TopicId> = match touched {
             _ if newly_registered => image.topics().map(|topic| topic.id).collect(),
-            Touched::Topics(ids) if ids.is_empty() => return,
+            Touched::Topics(ids) if ids.is_empty() => return Vec::new(),
             Touched::Topics(ids) => ids,
             Touched::All => {
                 let known: Vec<TopicId> = self.topics.load().iter().map(|topic| topic.id).collect();
@@ -316,13 +317,14 @@ impl Controller {
         let mut topics = Topics::clone(&self.topics.load());
         let mut deleted = Vec::new();
         let mut dropped = Vec::new();
+        let mut left = Vec::new();
         for id in ids {
             let Some(described) = image.topic(id) else {
                 deleted.extend(topics.remove(id));
                 continue;
             };
             let known = topics.with_id(id).cloned();
-            let topic = self.hold(described, known.as_deref(), defaults, registered, &last_run.checkpoints);
+            let topic = self.hold(described, known.as_deref(), defaults, registered, &last_run.checkpoints, &mut left);
             let held = known.iter().flat_map(|known| &known.partitions);
             dropped.extend(held.filter(|held| topic.partition(held.index()).is_none()).cloned());
             topics.insert(Arc::new(topic));
@@ -342,6 +344,7 @@ impl Controller {
             self.settle_last_run(&mut last_run, &topics);
         }
         let _ = self.group_events.send(Event::Moved);
+        left
     }
 
     /// The topic with the partitions that lie here, as `described` has them.
@@ -352,6 +355,7 @@ impl Controller {
         defaults: TopicConfig,
         registered: bool,
         checkpoints: &Checkpoints,
+        left: &mut Vec<Arc<Partition>>,
     ) -> Topic {
         let topic = described.id;
         let config = defaults.with_overrides(&described.overrides);
@@ -363,22 +367,21 @@ impl Controller {
             .collect();
         let limit = retention::early_roll_bytes(&config, self.storage.disk_bytes(), ours.len());
         let hold = |(index, described): (PartitionIndex, &Described)| {
+            let next = assignment(described);
             let held = known.and_then(|known| known.partition(index)).cloned();
-            let partition = held.unwrap_or_else(|| {
-                let known = checkpoints.of(topic, index);
-                Arc::new(Partition::new(
-                    self.id,
-                    topic,
-                    Arc::clone(&name),
-                    index,
-                    config,
-                    Arc::clone(&self.storage),
-                    known,
-                ))
+            let given_up = held.as_ref().filter(|held| registered && held.is_given_up(&next)).cloned();
+            let partition = held.filter(|_| given_up.is_none()).unwrap_or_else(|| {
+                let (name, storage) = (Arc::clone(&name), Arc::clone(&self.storage));
+                let known = checkpoints.of(topic, index).filter(|_| given_up.is_none());
+                Arc::new(Partition::new(self.id, topic, name, index, config, storage, known))
             });
+            if let Some(given_up) = given_up {
+                given_up.set_aside();
+                partition.owe_checkpoint();
+            }
             partition.set_config(config, limit);
-            if registered {
-                partition.assign(assignment(described));
+            if registered && partition.assign(next) {
+                left.push(Arc::clone(&partition));
             }
             partition
         };

@@ -664,6 +664,7 @@ impl Partition {
                 topic = %self.topic_name, partition = %self.index, %damage,
                 "a batch on the disk is damaged; consumers that verify checksums will refuse it"
             );
+            self.report_rot();
         }
         Some(step)
     }
@@ -820,7 +821,7 @@ impl Partition {
         wakes.wake();
     }
 
-    fn take_all(&self, wakes: &mut Wakes) {
+    pub(crate) fn take_all(&self, wakes: &mut Wakes) {
         self.waiters.take_all(wakes);
         self.progress_waiters.take_all(wakes);
     }

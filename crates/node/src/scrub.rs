@@ -1,6 +1,7 @@
 //! The slow background check of data at rest: a little of one partition at each round, forever around.
 //!
-//! What it finds it reports, as an error in the log with the place (rule L5); with a single copy there is nothing to
+//! What it finds it reports, as an error in the log with the place, and where other replicas are in sync to the
+//! controller, so that one of them leads and the copy is made anew (rule L5). With a single copy there is nothing to
 //! repair from, and taking readable data away would make the loss larger. It visits only partitions that are open.
 //! Next: `ottla_log::LogReader::scrub_step` for the check itself.
 

@@ -163,6 +163,13 @@ impl Cluster {
         self.nodes[number - 1].as_ref().unwrap()
     }
 
+    /// The first segment of partition 0 of a topic on a node.
+    pub(crate) fn log_of(&self, number: usize, topic: &str) -> PathBuf {
+        let described = self.ask(&["topic", "describe", topic, "--json"]).unwrap();
+        let id = described["id"].as_str().unwrap();
+        self.data(number).join("topics").join(format!("{id}-0")).join("00000000000000000000.log")
+    }
+
     /// Ends a node without a word.
     pub(crate) fn kill(&mut self, number: usize) {
         self.nodes[number - 1].take().unwrap().kill();

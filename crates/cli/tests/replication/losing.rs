@@ -1,5 +1,7 @@
 //! Nodes that are killed, stopped and started again while the others go on.
 
+use std::{fs, os::unix::fs::FileExt};
+
 use rustix::process::Signal;
 
 use crate::{
@@ -77,6 +79,25 @@ fn i4_a_node_that_was_away_is_in_sync_again_also_where_nobody_writes() {
         cluster.node(2).signal(Signal::CONT);
         cluster.wait_in_sync("t", 3);
     }
+}
+
+#[test]
+fn l5_b17_a_leader_whose_copy_rots_hands_over_and_has_it_made_anew() {
+    let mut cluster = with_topic();
+    let written = lines("a", 200);
+    cluster.produce(cluster.some(), "t", &written);
+    let leader = cluster.leader("t").unwrap();
+    let log = cluster.log_of(leader, "t");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[150] ^= 4;
+    fs::File::options().write(true).open(&log).unwrap().write_all_at(&bytes[150..151], 150).unwrap();
+    cluster.wait_until("another node leads", |cluster| cluster.leader("t").is_some_and(|now| now != leader));
+    cluster.wait_in_sync("t", 3);
+    let other = cluster.leader("t").unwrap();
+    assert_eq!(fs::read(&log).unwrap(), fs::read(cluster.log_of(other, "t")).unwrap());
+    cluster.kill(other);
+    cluster.wait_until("somebody leads", |cluster| cluster.leader("t").is_some_and(|now| now != other));
+    assert_eq!(cluster.consume(cluster.some(), "t"), written);
 }
 
 #[test]

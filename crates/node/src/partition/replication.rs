@@ -22,7 +22,8 @@ use ottla_replica::{
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use super::{
-    DAMAGE_REPORTED, Fetched, FollowerCopy, Partition, ReadRefusal, ReadRequest, State, Unavailable, plan, wants_sync,
+    DAMAGE_REPORTED, DAMAGED, Fetched, FollowerCopy, Partition, ReadRefusal, ReadRequest, State, Unavailable, plan,
+    wants_sync,
 };
 use crate::{outbox::IsrChange, topic_log_config::durability, waiters::Wakes};
 
@@ -127,8 +128,10 @@ impl Partition {
         })?
     }
 
-    /// Takes what the cluster says about the partition from now on.
-    pub(crate) fn assign(self: &Arc<Self>, assignment: Assignment) {
+    /// Takes what the cluster says about the partition from now on. Says whether somebody has left the ISR: a follower
+    /// that is no longer in sync is to be looked at until it is, also where nobody writes, but not before the image
+    /// tells whether its broker is fit to join.
+    pub(crate) fn assign(self: &Arc<Self>, assignment: Assignment) -> bool {
         let leading = assignment.leader == Some(self.broker);
         let before = (self.leadership.get(), self.is_in_sync());
         let mut effects = Vec::new();
@@ -157,25 +160,83 @@ impl Partition {
             (assigned, left)
         };
         self.carry_out(effects);
-        if assigned.is_err() || left || before != (self.leadership.get(), self.is_in_sync()) {
-            // What they wait for was promised by another leadership, or they have to go elsewhere for it. A follower
-            // that is no longer in sync is to be looked at until it is, also where nobody writes.
+        if assigned.is_err() || before != (self.leadership.get(), self.is_in_sync()) {
+            // What they wait for was promised by another leadership, or they have to go elsewhere for it.
             self.wake_all();
         } else {
             let mut wakes = Wakes::default();
             self.waiters.take_reached(self.high_watermark(), &mut wakes);
             wakes.wake();
         }
+        left
+    }
+
+    /// Has the Fetch of each follower that waits here look again.
+    pub(crate) fn look_at_followers(&self) {
+        let mut wakes = Wakes::default();
+        self.progress_waiters.take_all(&mut wakes);
+        wakes.wake();
     }
 
     /// The controller knows that this copy is damaged. It is copied anew as soon as another broker leads, and kept as
     /// it is where this is the only one: an operator decides then.
     pub fn damage_reported(&self) {
         let mut state = self.state.lock();
-        self.damage.store(DAMAGE_REPORTED, Ordering::Release);
+        // A copy that was made anew meanwhile is not the one that was meant.
+        if self.damage.compare_exchange(DAMAGED, DAMAGE_REPORTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return;
+        }
         if let Some(assignment) = &*self.assignment.load() {
             self.begin_anew_if_damaged(&mut state, assignment);
         }
+    }
+
+    /// Something that is read from here is damaged. Where others are in sync the controller is to hear of it, and until
+    /// it has acted on that this copy goes on.
+    pub(crate) fn report_rot(&self) {
+        let new = || self.damage.compare_exchange(0, DAMAGED, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if self.has_others_in_sync() && new() {
+            self.storage.damaged().push((self.topic, self.index));
+        }
+    }
+
+    /// Whether the controller still has to hear of damage here. Of a copy that can be read it does not if it is the
+    /// only one in sync by now: most of it is better than nothing.
+    pub fn owes_damage_report(&self) -> bool {
+        if self.damage.load(Ordering::Acquire) != DAMAGED {
+            return false;
+        }
+        let spared = self.is_open() && !self.has_others_in_sync();
+        if spared {
+            self.damage.store(0, Ordering::Release);
+        }
+        !spared
+    }
+
+    fn has_others_in_sync(&self) -> bool {
+        let assignment = self.assignment.load();
+        assignment.as_ref().is_some_and(|assignment| assignment.isr.iter().any(|member| *member != self.broker))
+    }
+
+    /// Whether this copy can be read, is damaged, and is not counted on any more, as another broker leads.
+    pub(crate) fn is_given_up(&self, next: &Assignment) -> bool {
+        let led_by_other = next.leader.is_some_and(|leader| leader != self.broker);
+        let damaged = self.damage.load(Ordering::Acquire) != 0;
+        damaged && led_by_other && !next.isr.contains(&self.broker) && self.is_open()
+    }
+
+    /// Ends this copy and puts its files aside; another takes its place.
+    pub(crate) fn set_aside(&self) {
+        let (topic, partition) = (&self.topic_name, self.index);
+        tracing::warn!(%topic, %partition, "the damaged copy is set aside, and made anew from the leader's");
+        self.delete();
+        self.storage.set_damaged_aside(&self.dir());
+    }
+
+    /// What is stored speaks of a copy that is gone: a start would take this one for damaged.
+    pub(crate) fn owe_checkpoint(&self) {
+        self.checkpoint_owed.store(true, Ordering::Release);
+        self.storage.checkpoint_wanted();
     }
 
     fn begin_anew_if_damaged(&self, state: &mut State, assignment: &Assignment) {
@@ -186,9 +247,7 @@ impl Partition {
             tracing::warn!(%topic, %partition, "the damaged copy is set aside, and made anew from the leader's");
             self.storage.set_damaged_aside(&self.dir());
             *state = State::Closed(None);
-            // What is stored speaks of the copy that is gone: a start would take the new one for damaged.
-            self.checkpoint_owed.store(true, Ordering::Release);
-            self.storage.checkpoint_wanted();
+            self.owe_checkpoint();
             self.damage.store(0, Ordering::Release);
             self.gone.store(false, Ordering::Release);
         }
