@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use ottla_node::Partition;
 use ottla_protocol::{
     ErrorCode,
     messages::{ReportDamageRequest, report_damage_request::Topic},
@@ -26,34 +27,34 @@ impl Broker {
         let mut waiting = Vec::new();
         while !*stopping.borrow() {
             waiting.extend(self.node.damaged().take());
-            let topics = self.node.topics();
-            let partition = |(topic, index): (TopicId, PartitionIndex)| topics.with_id(topic)?.partition(index);
-            waiting.retain(|place| partition(*place).is_some_and(|partition| partition.owes_damage_report()));
+            waiting.retain(|place| self.copy_of(*place).is_some_and(|copy| copy.owes_damage_report()));
             if waiting.is_empty() {
                 tokio::select! {
                     _ = stopping.changed() => {}
                     () = bell.notified() => {}
                 }
             } else if self.tell_damage(&waiting).await {
-                let topics = self.node.topics();
-                let partition = |(topic, index): (TopicId, PartitionIndex)| topics.with_id(topic)?.partition(index);
-                waiting.drain(..).filter_map(partition).for_each(|partition| partition.damage_reported());
+                waiting.drain(..).filter_map(|place| self.copy_of(place)).for_each(|copy| copy.damage_reported());
             } else {
                 sleep(RETRY).await;
             }
         }
     }
 
+    /// The copy that lies here now.
+    fn copy_of(&self, (topic, index): (TopicId, PartitionIndex)) -> Option<Arc<Partition>> {
+        self.node.topics().with_id(topic)?.partition(index).cloned()
+    }
+
     /// Whether the controller knows now.
     async fn tell_damage(&self, damaged: &[(TopicId, PartitionIndex)]) -> bool {
         let Some(epoch) = self.node.epoch() else { return false };
-        let known = self.node.topics();
         let mut topics: HashMap<TopicId, Topic> = HashMap::new();
         for &(topic_id, index) in damaged {
-            let Some(partition) = known.with_id(topic_id).and_then(|topic| topic.partition(index)) else { continue };
+            let Some(copy) = self.copy_of((topic_id, index)) else { continue };
             let topic = topics.entry(topic_id).or_insert_with(|| Topic { topic_id, ..Topic::default() });
             topic.partitions.push(index.0);
-            topic.partition_epochs.push(partition.partition_epoch());
+            topic.partition_epochs.push(copy.partition_epoch());
         }
         let topics = topics.into_values().collect();
         let request = ReportDamageRequest { broker_id: self.node.id().0, broker_epoch: epoch.0, topics };
