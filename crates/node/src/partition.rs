@@ -657,9 +657,14 @@ impl Partition {
     /// Checks some of what is durable for rot, and reports what it finds; `None` if that could not be read.
     pub(crate) fn scrub(&self, cursor: ScrubCursor, max_bytes: u64) -> Option<ScrubStep> {
         let reader = self.reader().ok()?;
-        let durable = self.with(|replica| replica.log().durable_end()).ok()?;
-        let step = reader.scrub_step(cursor, durable, max_bytes).ok()?;
-        if let Some(damage) = &step.found {
+        let look = || {
+            let durable = self.with(|replica| replica.log().durable_end()).ok()?;
+            reader.scrub_step(cursor, durable, max_bytes).ok()
+        };
+        let step = look()?;
+        // A cut may have come in between: only what is there a second time is rot, and has a copy made anew.
+        let is_there = |damage: &_| look().is_some_and(|again| again.found.as_ref() == Some(damage));
+        if let Some(damage) = step.found.as_ref().filter(|damage| is_there(*damage)) {
             tracing::error!(
                 topic = %self.topic_name, partition = %self.index, %damage,
                 "a batch on the disk is damaged; consumers that verify checksums will refuse it"
