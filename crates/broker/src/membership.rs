@@ -234,12 +234,12 @@ impl Broker {
         let request = BrokerRegistrationRequest {
             broker_id: identity.node_id.0,
             cluster_id: identity.cluster_id.as_str().into(),
-            previous_broker_epoch: own.previous_epoch.map_or(-1, |epoch| epoch.0),
+            previous_broker_epoch: own.ended.epoch.map_or(-1, |epoch| epoch.0),
+            ottla_unheard_runs: own.ended.unheard,
             ..registration(&own.listeners, own.rack.as_deref(), own.incarnation, identity.directory_id, &own.features)
         };
         match self.ask_controller(request, broker_registration::serve).await {
             Ok(answer) if answer.error_code == ErrorCode::None.code() => {
-                self.node.registered_as(BrokerEpoch(answer.broker_epoch));
                 tracing::info!(epoch = answer.broker_epoch, "registered with the controller");
             }
             Ok(answer) if answer.error_code == ErrorCode::DuplicateBrokerRegistration.code() => {

@@ -1,16 +1,17 @@
-//! Feature levels over the wire: what is told, what may be changed, and who is refused (KIP-584).
+//! Feature levels over the wire: what is told, what may be changed, and who is refused (KIP-584); and which run of a
+//! broker is taken in (rules A1 and A2).
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod common;
 
 use common::{Client, TestBroker, code};
-use ottla_metadata::{METADATA_VERSION, OTTLA_VERSION};
+use ottla_metadata::{METADATA_VERSION, OTTLA_VERSION, SUPPORTED_FEATURES};
 use ottla_protocol::{
     ErrorCode,
     messages::{
-        ApiVersionsRequest, BrokerRegistrationRequest, BrokerRegistrationResponse, ConsumerGroupHeartbeatRequest,
-        UpdateFeaturesRequest, UpdateFeaturesResponse, broker_registration_request,
+        ApiVersionsRequest, BrokerHeartbeatRequest, BrokerRegistrationRequest, BrokerRegistrationResponse,
+        ConsumerGroupHeartbeatRequest, UpdateFeaturesRequest, UpdateFeaturesResponse, broker_registration_request,
         update_features_request::FeatureUpdateKey,
     },
 };
@@ -147,4 +148,45 @@ fn a_node_that_does_not_support_the_level_is_refused_with_what_to_do() {
     assert_eq!(broker.node.image().brokers().len(), 1);
     let features: Vec<_> = before.into_iter().chain([(OTTLA_VERSION.name, 1, OTTLA_VERSION.max)]).collect();
     assert_eq!(code(join(&features).error_code), ErrorCode::None);
+}
+
+#[test]
+fn a1_a2_a_registration_names_the_runs_that_ended_before_they_heard_of_theirs() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    let features = SUPPORTED_FEATURES.iter().map(|feature| broker_registration_request::Feature {
+        name: feature.name.into(),
+        min_supported_version: feature.min,
+        max_supported_version: feature.max,
+    });
+    let joining = BrokerRegistrationRequest {
+        broker_id: 77,
+        cluster_id: broker.node.cluster_id().into(),
+        incarnation_id: [1; 16],
+        features: features.collect(),
+        log_dirs: vec![[7; 16]],
+        previous_broker_epoch: -1,
+        ..Default::default()
+    };
+    let first = client.call(4, &joining);
+    assert_eq!(code(first.error_code), ErrorCode::None);
+    let heartbeat = BrokerHeartbeatRequest {
+        broker_id: 77,
+        broker_epoch: first.broker_epoch,
+        current_metadata_offset: first.broker_epoch + 1,
+        ..Default::default()
+    };
+    let answer = client.call(1, &heartbeat);
+    assert_eq!((code(answer.error_code), answer.is_fenced), (ErrorCode::None, false));
+
+    // While its session lasts only who proves that the run ended is taken in.
+    let next = BrokerRegistrationRequest { incarnation_id: [3; 16], ..joining };
+    let other = BrokerRegistrationRequest { ottla_unheard_runs: vec![[2; 16]], ..next.clone() };
+    for unproven in [&next, &other] {
+        assert_eq!(code(client.call(4, unproven).error_code), ErrorCode::DuplicateBrokerRegistration);
+    }
+    let proven = BrokerRegistrationRequest { ottla_unheard_runs: vec![[1; 16], [2; 16]], ..next };
+    let second = client.call(4, &proven);
+    assert_eq!(code(second.error_code), ErrorCode::None);
+    assert!(second.broker_epoch > first.broker_epoch);
 }

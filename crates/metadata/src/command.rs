@@ -8,7 +8,7 @@ use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, TopicId};
 
 #[cfg(doc)]
 use crate::Reply;
-use crate::{BrokerFeature, Listener, config::Operation};
+use crate::{Broker, BrokerFeature, Listener, config::Operation};
 
 /// Something a broker or a client wants to be so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +16,8 @@ pub enum Command {
     /// Gives a new cluster its id and its feature levels; does nothing to one that has them.
     Bootstrap,
     /// A broker starts. It begins fenced, unless it is all there is. Refused while the session of the last process of
-    /// that number is not known to have ended: it was not fenced, `previous_epoch` does not prove that it ended by
-    /// itself, and the broker is not `alone` (rule A1). Answered with [`Reply::BrokerRegistered`].
+    /// that number is not known to have ended: it was not fenced, `ended` does not prove that it ended by itself,
+    /// and the broker is not `alone` (rule A1). Answered with [`Reply::BrokerRegistered`].
     RegisterBroker(BrokerRegistration),
     /// A broker was not heard of for too long. Answered with [`Reply::Done`].
     FenceBroker {
@@ -175,14 +175,47 @@ pub struct BrokerRegistration {
     pub rack: Option<Arc<str>>,
     /// Where it can be reached.
     pub listeners: Arc<[Listener]>,
-    /// The registration of which the data directory proves that it ended with a clean shutdown (rules L6 and A2).
-    pub previous_epoch: Option<BrokerEpoch>,
+    /// What its data directory proves of the run before.
+    pub ended: CleanEnd,
     /// The broker asks itself: it is its cluster's only controller, and knows that its last run has ended. If there are
     /// no other brokers and it leads all it has, it begins unfenced and goes on leading: nobody else could take part,
     /// and a start costs no records for each partition.
     pub alone: bool,
     /// The features it serves (KIP-584).
     pub features: Arc<[BrokerFeature]>,
+}
+
+/// What a data directory proves: that the broker's last runs ended with a clean shutdown (rules L6 and A2).
+///
+/// A run may end before it hears of its registration, and can't tell whether there is one. So both are named, the last
+/// registration that was heard of and the runs since, and whichever of them the controller knows is the one that ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CleanEnd {
+    /// The last registration that a run heard of.
+    pub epoch: Option<BrokerEpoch>,
+    /// The incarnations of the runs after it, none of which heard of a registration; the oldest first.
+    pub unheard: Vec<[u8; 16]>,
+}
+
+impl CleanEnd {
+    /// Beyond so many runs the oldest is forgotten. If it is the one the controller knows, the start is unclean.
+    const MOST_UNHEARD: usize = 64;
+
+    /// Whether that registration's run is proven to have ended cleanly.
+    pub fn proves(&self, registered: &Broker) -> bool {
+        self.epoch == Some(registered.epoch) || self.unheard.contains(&registered.incarnation)
+    }
+
+    /// What there is to prove once a run that began with this has ended cleanly too. `epoch` is its registration, if it
+    /// heard of it.
+    pub fn after(&self, incarnation: [u8; 16], epoch: Option<BrokerEpoch>) -> CleanEnd {
+        if epoch.is_some() {
+            return CleanEnd { epoch, unheard: Vec::new() };
+        }
+        let forgotten = (self.unheard.len() + 1).saturating_sub(CleanEnd::MOST_UNHEARD);
+        let unheard = self.unheard.iter().skip(forgotten).copied().chain([incarnation]).collect();
+        CleanEnd { epoch: self.epoch, unheard }
+    }
 }
 
 /// What brokers say they serve, each with the registration it said it in: another run of it may serve something else.

@@ -51,8 +51,8 @@ pub mod config;
 
 pub use broker::Broker;
 pub use command::{
-    AlteredConfigs, BrokerRegistration, Command, ConfigAlteration, DamagedCopy, Election, FeatureChange, FeatureUpdate,
-    IncrementalAlteration, IsrChange, NewPartitions, NewTopic, Reported, TopicRef,
+    AlteredConfigs, BrokerRegistration, CleanEnd, Command, ConfigAlteration, DamagedCopy, Election, FeatureChange,
+    FeatureUpdate, IncrementalAlteration, IsrChange, NewPartitions, NewTopic, Reported, TopicRef,
 };
 pub use decide::decide;
 pub use feature::{

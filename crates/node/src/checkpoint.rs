@@ -2,13 +2,14 @@
 //!
 //! Two files in the data directory (`docs/formats/checkpoint.md`): `checkpoint`, rewritten every few seconds, with the
 //! recovery point, durable end, high watermark and log start of every partition and of the metadata log; and
-//! `clean-shutdown`, the proof that every log ended synced, which names the broker epoch it belongs to and is gone
+//! `clean-shutdown`, the proof that every log ended synced, which names the registration it belongs to and is gone
 //! before anything is appended (rule L6). A checkpoint only ever lags behind the truth, so an old one costs time and
 //! nothing else.
 
 use std::{collections::HashMap, io, path::Path};
 
 use ottla_log::{Checkpoint, Disk, LogPosition};
+use ottla_metadata::CleanEnd;
 use ottla_types::{BrokerEpoch, Offset, PartitionIndex, Timestamp, TopicId};
 
 use crate::{files, topics::Topics};
@@ -20,6 +21,8 @@ const VERSION: u16 = 2;
 const PROOF_FILE: &str = "clean-shutdown";
 const PROOF_MAGIC: [u8; 4] = *b"OCLN";
 const PROOF_VERSION: u16 = 1;
+/// "No registration was heard of" in the place of its epoch.
+const NO_EPOCH: i64 = -1;
 /// The place of the metadata log among the partitions.
 const METADATA: (TopicId, PartitionIndex) = (TopicId::ZERO, PartitionIndex(0));
 /// "No snapshot" in the place of its offset.
@@ -106,23 +109,31 @@ pub(crate) fn store(
     Ok(())
 }
 
-/// Takes away the proof of the last clean shutdown, and says which registration it was for. A proof that can't be read
-/// proves nothing.
-pub(crate) fn take_clean_proof(disk: &dyn Disk, dir: &Path) -> io::Result<Option<BrokerEpoch>> {
+/// Takes away the proof of the last clean shutdown. One that is missing or can't be read proves nothing.
+pub(crate) fn take_clean_proof(disk: &dyn Disk, dir: &Path) -> io::Result<CleanEnd> {
     let path = dir.join(PROOF_FILE);
     if !disk.exists(&path)? {
-        return Ok(None);
+        return Ok(CleanEnd::default());
     }
     let body = files::read_framed(disk, &path, PROOF_MAGIC, PROOF_VERSION)?;
     disk.remove(&path)?;
     // Before the first append: otherwise a crash would find both new records and the old proof.
     disk.sync_dir(dir)?;
-    Ok(body.and_then(|body| body.try_into().ok()).map(|epoch| BrokerEpoch(i64::from_be_bytes(epoch))))
+    Ok(body.and_then(|body| decode_proof(&body)).unwrap_or_default())
 }
 
 /// Leaves the proof that every log ended synced.
-pub(crate) fn leave_clean_proof(disk: &dyn Disk, dir: &Path, epoch: BrokerEpoch) -> io::Result<()> {
-    files::write_framed(disk, &dir.join(PROOF_FILE), PROOF_MAGIC, PROOF_VERSION, &epoch.0.to_be_bytes())
+pub(crate) fn leave_clean_proof(disk: &dyn Disk, dir: &Path, proof: &CleanEnd) -> io::Result<()> {
+    let mut body = proof.epoch.map_or(NO_EPOCH, |epoch| epoch.0).to_be_bytes().to_vec();
+    body.extend(proof.unheard.as_flattened());
+    files::write_framed(disk, &dir.join(PROOF_FILE), PROOF_MAGIC, PROOF_VERSION, &body)
+}
+
+fn decode_proof(body: &[u8]) -> Option<CleanEnd> {
+    let (epoch, unheard) = body.split_first_chunk()?;
+    let epoch = Some(i64::from_be_bytes(*epoch)).filter(|epoch| *epoch != NO_EPOCH).map(BrokerEpoch);
+    let (unheard, []) = unheard.as_chunks() else { return None };
+    Some(CleanEnd { epoch, unheard: unheard.to_vec() })
 }
 
 const ENTRY_BYTES: usize = 16 + 4 + 8 * 8;

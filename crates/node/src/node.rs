@@ -20,7 +20,8 @@ use bytes::Bytes;
 use ottla_consensus::{Config as ConsensusConfig, Consensus, OpenError as OpenLogError, Reply as LogReply, Status};
 use ottla_log::{Disk, Space};
 use ottla_metadata::{
-    BrokerFeature, BrokerRegistration, Command, Image, Listener, NewTopic, OFFSETS_TOPIC, Refusal, Reply, Reported,
+    BrokerFeature, BrokerRegistration, CleanEnd, Command, Image, Listener, NewTopic, OFFSETS_TOPIC, Refusal, Reply,
+    Reported,
     config::{BrokerConfig, GroupConfig, Settings},
     is_internal_topic,
 };
@@ -94,8 +95,8 @@ pub struct Node {
     identity: Identity,
     rack: Option<Arc<str>>,
     listeners: Arc<[Listener]>,
-    /// The registration that the last run ended cleanly in; then that of this run, once the controller has told it.
-    proof: Mutex<Option<BrokerEpoch>>,
+    /// The proof that this run began with.
+    ended: CleanEnd,
     storage: Arc<Storage>,
     controller: Arc<Controller>,
     groups: Arc<Groups>,
@@ -280,10 +281,10 @@ impl Node {
             return Err(OpenNodeError::WrongCluster);
         }
         // The proof names the registration it belongs to, so that an old one proves nothing (rule L6).
-        let proof = checkpoint::take_clean_proof(&*disk, &dir).map_err(io_error)?;
-        let registered = controller.image().broker(id).map(|broker| broker.epoch);
+        let ended = checkpoint::take_clean_proof(&*disk, &dir).map_err(io_error)?;
+        let registered = controller.image().broker(id).cloned();
         let first = registered.is_none() && (founding || identity.joining);
-        let clean = first || (proof.is_some() && proof == registered);
+        let clean = first || registered.is_some_and(|registered| ended.proves(&registered));
         disk.create_dir_all(&storage.topics_dir()).map_err(io_error)?;
         if founding {
             consensus.bootstrap();
@@ -308,7 +309,7 @@ impl Node {
                 incarnation,
                 rack: rack.clone(),
                 listeners: Arc::clone(&listeners),
-                previous_epoch: proof,
+                ended: ended.clone(),
                 alone: true,
                 features: controller.features(),
             };
@@ -334,7 +335,7 @@ impl Node {
             identity,
             rack,
             listeners,
-            proof: Mutex::new(proof),
+            ended,
             storage,
             controller,
             groups,
@@ -353,12 +354,6 @@ impl Node {
     /// The broker's `node.id`.
     pub fn id(&self) -> BrokerId {
         self.identity.node_id
-    }
-
-    /// The controller has registered this run under that epoch. The metadata may not tell before the node stops, and a
-    /// proof of another registration would prove nothing.
-    pub fn registered_as(&self, epoch: BrokerEpoch) {
-        *self.proof.lock() = Some(epoch);
     }
 
     /// The epoch of the broker's registration, once the cluster has registered this run of it.
@@ -387,7 +382,7 @@ impl Node {
             incarnation: self.controller.incarnation(),
             rack: self.rack.clone(),
             listeners: Arc::clone(&self.listeners),
-            previous_epoch: *self.proof.lock(),
+            ended: self.ended.clone(),
             alone: false,
             features: self.controller.features(),
         }
@@ -576,7 +571,7 @@ impl Node {
         if !sound {
             return Err(io::Error::other("a thread of the node ended by a bug; the next start recovers every log"));
         }
-        let epoch = self.epoch();
+        let proof = self.ended.after(self.controller.incarnation(), self.epoch());
         let topics = self.topics();
         // Every log is closed even if one can't be: the more is synced, the less there is to recover.
         let closed = topics.partitions().map(|partition| partition.close()).fold(true, |all, one| all & one);
@@ -586,11 +581,7 @@ impl Node {
         if !closed {
             return Err(io::Error::other("not everything could be synced; the next start recovers every log"));
         }
-        // One that does not know its registration from the metadata has appended nothing.
-        match epoch.or(*self.proof.lock()) {
-            Some(epoch) => checkpoint::leave_clean_proof(&**self.storage.disk(), self.storage.root(), epoch),
-            None => Ok(()),
-        }
+        checkpoint::leave_clean_proof(&**self.storage.disk(), self.storage.root(), &proof)
     }
 }
 

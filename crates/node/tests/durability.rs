@@ -4,17 +4,18 @@
 
 mod common;
 
-use std::{path::Path, thread, time::Instant};
+use std::{path::Path, sync::Arc, thread, time::Instant};
 
 use common::{
     DEADLINE, NOW, append, batch, create, eventually, open, open_with, partition, produce, read_all, sequenced,
     wait_acknowledged,
 };
 use ottla_log::{Disk, SimDisk};
-use ottla_metadata::{Command, TopicRef};
-use ottla_node::{Unavailable, Wakes};
+use ottla_metadata::{CleanEnd, Command, TopicRef};
+use ottla_node::{Identity, Joined, Node, NodeConfig, Unavailable, Wakes};
 use ottla_replica::Outcome;
-use ottla_types::Offset;
+use ottla_types::{BrokerId, Offset};
+use uuid::Uuid;
 
 /// Acknowledges records over several partitions, cuts the power with more in flight, and says what is missing.
 fn lost_after_power_cut(seed: u64, lie: bool) -> Vec<String> {
@@ -72,6 +73,36 @@ fn l6_only_a_clean_end_keeps_the_leader_epoch() {
     let node = open(&disk.crash());
     assert!(partition(&node, "t", 0).leader_epoch() > first);
     assert_eq!(read_all(&partition(&node, "t", 0)), [(Offset(0), "a".into())]);
+}
+
+#[test]
+fn a2_l6_a_run_that_hears_nothing_of_its_registration_leaves_its_name() {
+    let disk = SimDisk::new(3);
+    let identity = Identity {
+        cluster_id: "ASNFZ4mrze_-3LqYdlQyEA".into(),
+        node_id: BrokerId(2),
+        directory_id: Uuid::from_u128(9),
+        port: None,
+        joining: true,
+    };
+    let joined = Some(Joined { identity, incarnation: [51; 16] });
+    // Nobody else is there, so that it hears nothing.
+    let config = NodeConfig { joined, ..common::config(Arc::new(disk.clone()), 52, &[]) };
+    let node = Node::open(config).unwrap();
+    assert_eq!(node.registration().ended, CleanEnd::default());
+    node.shut_down().unwrap();
+    let mut runs = vec![[51; 16]];
+    for drawn in 53..55 {
+        let node = Node::open(common::config(Arc::new(disk.clone()), drawn, &[])).unwrap();
+        let registration = node.registration();
+        assert_eq!(registration.ended, CleanEnd { epoch: None, unheard: runs.clone() });
+        runs.push(registration.incarnation);
+        node.shut_down().unwrap();
+    }
+    // The last of them does not end well, and neither does what it began with count any more.
+    drop(Node::open(common::config(Arc::new(disk.clone()), 55, &[])).unwrap());
+    let node = Node::open(common::config(Arc::new(disk), 56, &[])).unwrap();
+    assert_eq!(node.registration().ended, CleanEnd::default());
 }
 
 #[test]

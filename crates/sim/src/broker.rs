@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use ottla_log::{Checkpoint, Disk, Log, LogConfig, OpenError, Recovered, SimDisk, SyncError, SyncPlan, Synced};
 use ottla_metadata::{
-    Image, Partition,
+    CleanEnd, Image, Partition,
     config::{Durability as TopicDurability, Settings as MetadataSettings, TopicConfig},
 };
 use ottla_replica::{Assignment, Durability, Effect, IsrProposal, Replica, Settings};
@@ -114,9 +114,9 @@ pub(crate) struct Broker {
     pub(crate) paused_until: u64,
     pub(crate) incarnation: [u8; 16],
     /// Left by a clean stop, gone with the next start.
-    pub(crate) proof: Option<BrokerEpoch>,
-    /// What this run registers with: the last clean one, and once it was told, its own registration.
-    pub(crate) previous_epoch: Option<BrokerEpoch>,
+    pub(crate) proof: CleanEnd,
+    /// The proof that this run began with.
+    pub(crate) ended: CleanEnd,
     pub(crate) image: Image,
     /// How many decisions the image holds.
     pub(crate) applied: usize,
@@ -232,7 +232,8 @@ impl Copy {
 
     /// A follower's Fetch has to wait: its leader counts what is on the disk.
     pub(crate) fn owes_sync(&self) -> bool {
-        self.is_fsync() && self.replica().is_some_and(|replica| replica.log().durable_end() < replica.log().end())
+        let waits = self.is_fsync() && !cfg!(zoo = "B13");
+        waits && self.replica().is_some_and(|replica| replica.log().durable_end() < replica.log().end())
     }
 }
 
@@ -246,8 +247,8 @@ impl Broker {
             life: 0,
             paused_until: 0,
             incarnation: [0; 16],
-            proof: None,
-            previous_epoch: None,
+            proof: CleanEnd::default(),
+            ended: CleanEnd::default(),
             image: Image::default(),
             applied: 0,
             registered: false,

@@ -154,7 +154,10 @@ impl World {
                 Ask::Isr { id, .. } => Some(Answer::Isr { id, rows: None }),
                 _ => None,
             },
-            Ask::Register(registration) => self.register(registration),
+            Ask::Register(registration) => {
+                self.register(registration);
+                None
+            }
             Ask::Heartbeat { epoch, offset, leave } => self.heartbeat(from, epoch, offset, leave),
             Ask::Isr { id, epoch, changes } => {
                 let rows = self.alter_partitions(from, epoch, changes);
@@ -172,14 +175,12 @@ impl World {
         }
     }
 
-    fn register(&mut self, registration: BrokerRegistration) -> Option<Answer> {
+    /// Whether it did shows in the metadata.
+    fn register(&mut self, registration: BrokerRegistration) {
         // Refused while its last run has not gone quiet; it asks again.
-        let Ok(Reply::BrokerRegistered { id, epoch }) = self.submit(Command::RegisterBroker(registration)) else {
-            return None;
-        };
+        let Ok(Reply::BrokerRegistered { id, .. }) = self.submit(Command::RegisterBroker(registration)) else { return };
         self.controller.heard.insert(id, self.now);
         self.controller.suspected.remove(&id);
-        Some(Answer::Registered { epoch })
     }
 
     fn heartbeat(

@@ -120,9 +120,6 @@ pub(crate) enum Ask {
 
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Registered {
-        epoch: BrokerEpoch,
-    },
     MayLeave,
     /// An answer for each change; none if the request as a whole was refused.
     Isr {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use ottla_metadata::{
-    BrokerRegistration, Command, DamagedCopy, Image, Record,
+    BrokerRegistration, CleanEnd, Command, DamagedCopy, Image, Record,
     config::{Durability, TopicConfig},
 };
 use ottla_replica::{CommittedIsr, Effect, Event as ReplicaEvent, IsrRefusal, Role};
@@ -45,7 +45,7 @@ impl World {
         broker.incarnation = incarnation;
         broker.life += 1;
         (broker.up, broker.failed, broker.registered) = (true, false, false);
-        broker.previous_epoch = broker.proof.take();
+        broker.ended = std::mem::take(&mut broker.proof);
         broker.last_run = broker.stored.clone();
         broker.heartbeat_at = self.now;
         let id = broker.id;
@@ -74,7 +74,7 @@ impl World {
         let broker = &mut self.brokers[at];
         broker.disk.fail_syncs(false);
         broker.disk = if power { broker.disk.crash() } else { broker.disk.restart() };
-        broker.proof = None;
+        broker.proof = CleanEnd::default();
         broker.applied = broker.applied.saturating_sub(back);
         let id = broker.id;
         self.go_down(at);
@@ -119,7 +119,9 @@ impl World {
         }
         let broker = &mut self.brokers[at];
         broker.store_checkpoint();
-        broker.proof = if clean { broker.epoch().or(broker.previous_epoch) } else { None };
+        if clean {
+            broker.proof = broker.ended.after(broker.incarnation, broker.epoch());
+        }
         let id = broker.id;
         self.note(format_args!("{id} stops, clean {clean}"));
         if !clean {
@@ -199,7 +201,7 @@ impl World {
                 incarnation: broker.incarnation,
                 rack: None,
                 listeners: [].into(),
-                previous_epoch: broker.previous_epoch,
+                ended: broker.ended.clone(),
                 alone: false,
                 features: self.settings.supported_features().map(Into::into).collect(),
             }),
@@ -231,7 +233,6 @@ impl World {
 
     pub(crate) fn on_told(&mut self, at: usize, answer: Answer) {
         match answer {
-            Answer::Registered { epoch } => self.brokers[at].previous_epoch = Some(epoch),
             Answer::MayLeave => {
                 if self.brokers[at].leaving.is_some() {
                     self.stop(at);
@@ -353,7 +354,7 @@ impl World {
             let broker = &mut self.brokers[at];
             broker.last_run.clear();
             broker.quarantine_unknown();
-            if broker.previous_epoch.is_none() {
+            if broker.ended == CleanEnd::default() {
                 let places: Vec<Place> = broker.copies.keys().copied().collect();
                 for place in places {
                     self.open(at, place);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use ottla_metadata::{Broker, BrokerFeature, BrokerRegistration, Command, Listener, Refusal, Reply};
+use ottla_metadata::{Broker, BrokerFeature, BrokerRegistration, CleanEnd, Command, Listener, Refusal, Reply};
 use ottla_node::{Node, SubmitError};
 use ottla_protocol::{
     ErrorCode,
@@ -82,7 +82,10 @@ fn register(node: &Node, request: BrokerRegistrationRequest) -> Result<(BrokerId
         rack: request.rack.as_deref().map(Arc::from),
         listeners: listeners.collect(),
         alone: false,
-        previous_epoch: (request.previous_broker_epoch >= 0).then_some(BrokerEpoch(request.previous_broker_epoch)),
+        ended: CleanEnd {
+            epoch: (request.previous_broker_epoch >= 0).then_some(BrokerEpoch(request.previous_broker_epoch)),
+            unheard: request.ottla_unheard_runs,
+        },
         features: features.collect(),
     };
     match node.submit(Command::RegisterBroker(registration))? {

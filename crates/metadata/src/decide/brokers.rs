@@ -24,8 +24,7 @@ pub(super) fn register(
     now: Timestamp,
     registration: BrokerRegistration,
 ) -> Decision {
-    let BrokerRegistration { id, directory, incarnation, rack, listeners, previous_epoch, alone, features } =
-        registration;
+    let BrokerRegistration { id, directory, incarnation, rack, listeners, ended, alone, features } = registration;
     let features = features::registered(image, features)?;
     if directory == UNKNOWN_DIRECTORY {
         return Err(Refusal::InvalidRequest("A broker's data directory has an id that is not all zeros.".to_owned()));
@@ -48,7 +47,7 @@ pub(super) fn register(
             return Ok((Vec::new(), Reply::BrokerRegistered { id, epoch: known.epoch }));
         }
         same_directory = [UNKNOWN_DIRECTORY, directory].contains(&known.directory);
-        clean = same_directory && previous_epoch == Some(known.epoch);
+        clean = same_directory && ended.proves(known);
         // The session has ended if it was fenced, if what it left behind says so, or if the asking process must know.
         if !known.fenced && !clean && !alone {
             return Err(Refusal::DuplicateRegistration(id));

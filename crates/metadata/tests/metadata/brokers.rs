@@ -1,9 +1,11 @@
 //! The cluster's birth, its brokers' coming and going, and its producer ids.
 
-use ottla_metadata::{BrokerRegistration, Command, Image, Partition, Record, Refusal, Reply, config::Operation};
+use ottla_metadata::{
+    BrokerRegistration, CleanEnd, Command, Image, Partition, Record, Refusal, Reply, config::Operation,
+};
 use ottla_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId};
 
-use crate::cluster::{ALL_BROKERS, Cluster, directory, ids, on_topic, registration, set, sized, topic};
+use crate::cluster::{ALL_BROKERS, Cluster, directory, ended_as, ids, on_topic, registration, set, sized, topic};
 
 #[test]
 fn a_cluster_is_born_once() {
@@ -33,14 +35,14 @@ fn a1_a_live_brokers_number_is_taken_until_its_session_has_ended() {
     let mut cluster = Cluster::of(2);
     let refused = Err(Refusal::DuplicateRegistration(BrokerId(1)));
     assert_eq!(cluster.register(registration(1, 77)), refused);
-    let stale = Some(BrokerEpoch(cluster.epoch(1).0 - 1));
-    assert_eq!(cluster.register(BrokerRegistration { previous_epoch: stale, ..registration(1, 77) }), refused);
+    let stale = ended_as(Some(BrokerEpoch(cluster.epoch(1).0 - 1)));
+    assert_eq!(cluster.register(BrokerRegistration { ended: stale, ..registration(1, 77) }), refused);
     let elsewhere = BrokerRegistration { directory: [9; 16], ..registration(1, 77) };
-    let proof = Some(cluster.epoch(1));
-    assert_eq!(cluster.register(BrokerRegistration { previous_epoch: proof, ..elsewhere.clone() }), refused);
+    let proof = ended_as(Some(cluster.epoch(1)));
+    assert_eq!(cluster.register(BrokerRegistration { ended: proof.clone(), ..elsewhere.clone() }), refused);
 
     // What proves that the old process ended by itself ends its session.
-    cluster.register(BrokerRegistration { previous_epoch: proof, ..registration(1, 77) }).unwrap();
+    cluster.register(BrokerRegistration { ended: proof, ..registration(1, 77) }).unwrap();
     assert!(cluster.image.broker(BrokerId(1)).unwrap().fenced);
     // A fenced one can be followed by any.
     cluster.register(registration(1, 78)).unwrap();
@@ -127,6 +129,35 @@ fn a2_b12_a_lossy_restart_costs_eligibility_where_memory_is_all_there_was() {
 }
 
 #[test]
+fn a2_a_run_that_ended_before_it_heard_of_its_registration_is_proven_by_its_name() {
+    let mut cluster = replicated("replicated");
+    cluster.fence(3);
+    cluster.fence(2);
+    let before = ended_as(Some(cluster.epoch(2)));
+    // Two runs that end in good order and hear nothing. The controller took the first of them in.
+    cluster.register(BrokerRegistration { ended: before.clone(), ..registration(2, 51) }).unwrap();
+    let known = cluster.epoch(2);
+    let ended = before.after([51; 16], None).after([52; 16], None);
+    cluster.register(BrokerRegistration { ended: ended.clone(), ..registration(2, 53) }).unwrap();
+    assert!(cluster.epoch(2) > known);
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![2], Some(1)), "nothing can be missing");
+
+    // A copy of the directory from before that run proves nothing of it.
+    cluster.register(BrokerRegistration { ended, ..registration(2, 54) }).unwrap();
+    assert_eq!(lists(cluster.partition("t", 0)), (vec![1], vec![], Some(1)));
+}
+
+#[test]
+fn a2_what_a_run_heard_of_is_all_that_its_clean_end_proves() {
+    let (heard, unheard) = (Some(BrokerEpoch(7)), None);
+    let ended = CleanEnd::default().after([1; 16], unheard).after([2; 16], heard);
+    assert_eq!(ended, ended_as(heard));
+    let long = (0..100).fold(ended, |ended, run| ended.after([run; 16], unheard));
+    assert_eq!((long.epoch, long.unheard.len()), (heard, 64));
+    assert_eq!((long.unheard[0], long.unheard[63]), ([36; 16], [99; 16]));
+}
+
+#[test]
 fn a2_what_was_synced_survives_a_lossy_restart_but_not_a_new_disk() {
     let mut cluster = replicated("fsync");
     cluster.fence(3);
@@ -199,9 +230,9 @@ fn a_broker_that_is_all_there_is_goes_on_leading() {
     let mut cluster = Cluster::of(1);
     cluster.create_one(sized("t", 3, 1)).unwrap();
     let alone = |incarnation: u8| BrokerRegistration { alone: true, ..registration(1, incarnation) };
-    let proof = Some(cluster.epoch(1));
+    let proof = ended_as(Some(cluster.epoch(1)));
     let length = cluster.log.len();
-    cluster.register(BrokerRegistration { previous_epoch: proof, ..alone(50) }).unwrap();
+    cluster.register(BrokerRegistration { ended: proof, ..alone(50) }).unwrap();
     assert_eq!(cluster.log.len() - length, 1, "no record for each partition");
     assert!(cluster.image.is_live(BrokerId(1)));
     assert_eq!(cluster.partition("t", 0).leader_epoch, LeaderEpoch(0), "a clean end loses nothing");

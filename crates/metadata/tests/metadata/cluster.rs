@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use ottla_metadata::{
-    AlteredConfigs, Broker, BrokerFeature, BrokerRegistration, Command, ConfigAlteration, CreatedTopic, FeatureChange,
-    FeatureUpdate, Image, IncrementalAlteration, IsrChange, Listener, NewTopic, OTTLA_VERSION, Partition, Record,
-    Refusal, Reply, Topic,
+    AlteredConfigs, Broker, BrokerFeature, BrokerRegistration, CleanEnd, Command, ConfigAlteration, CreatedTopic,
+    FeatureChange, FeatureUpdate, Image, IncrementalAlteration, IsrChange, Listener, NewTopic, OTTLA_VERSION,
+    Partition, Record, Refusal, Reply, Topic,
     config::{Operation, Settings, TopicConfig},
     decide,
 };
@@ -64,10 +64,15 @@ pub(crate) fn registration(id: i32, incarnation: u8) -> BrokerRegistration {
         incarnation: [incarnation; 16],
         rack: Some("here".into()),
         listeners: vec![listener].into(),
-        previous_epoch: None,
+        ended: CleanEnd::default(),
         alone: false,
         features: features(OTTLA_VERSION.max),
     }
+}
+
+/// The proof that the run of that registration ended cleanly.
+pub(crate) fn ended_as(epoch: Option<BrokerEpoch>) -> CleanEnd {
+    CleanEnd { epoch, ..CleanEnd::default() }
 }
 
 /// What a broker serves whose version goes up to that level of Ottla's own forms.
@@ -154,8 +159,8 @@ impl Cluster {
         if known.is_some() && !clean {
             self.fence(id);
         }
-        let previous_epoch = known.filter(|_| clean).map(|known| known.epoch);
-        let registration = BrokerRegistration { previous_epoch, ..registration(id, self.incarnation()) };
+        let ended = ended_as(known.filter(|_| clean).map(|known| known.epoch));
+        let registration = BrokerRegistration { ended, ..registration(id, self.incarnation()) };
         self.register(registration).unwrap();
     }
 

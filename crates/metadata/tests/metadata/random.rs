@@ -7,7 +7,7 @@ use ottla_metadata::{
 use ottla_types::{BrokerId, PartitionIndex};
 use proptest::{collection::vec, prelude::*};
 
-use crate::cluster::{Cluster, on_topic, registration, set, sized};
+use crate::cluster::{Cluster, ended_as, on_topic, registration, set, sized};
 
 const BROKERS: i32 = 5;
 const TOPICS: [&str; 2] = ["t", "u"];
@@ -81,8 +81,8 @@ fn command(cluster: &mut Cluster, step: Step) -> Option<Command> {
                 Some(known) => registration.directory = known.directory,
                 None => {}
             }
-            let previous_epoch = known.filter(|_| clean).map(|known| known.epoch);
-            Command::RegisterBroker(BrokerRegistration { previous_epoch, ..registration })
+            let ended = ended_as(known.filter(|_| clean).map(|known| known.epoch));
+            Command::RegisterBroker(BrokerRegistration { ended, ..registration })
         }
         Step::Fence(id) => Command::FenceBroker { id: BrokerId(id), epoch: epoch(cluster, id)? },
         Step::Unfence(id) => Command::UnfenceBroker { id: BrokerId(id), epoch: epoch(cluster, id)? },

@@ -37,9 +37,14 @@ pub fn open_on(disk: Arc<dyn Disk>, drawn: u64, configs: &[(&str, &str)]) -> Arc
 }
 
 /// The same, which may be refused.
-pub fn try_open_on(disk: Arc<dyn Disk>, mut drawn: u64, configs: &[(&str, &str)]) -> Result<Arc<Node>, OpenNodeError> {
+pub fn try_open_on(disk: Arc<dyn Disk>, drawn: u64, configs: &[(&str, &str)]) -> Result<Arc<Node>, OpenNodeError> {
+    Node::open(config(disk, drawn, configs))
+}
+
+/// How a node is opened that nobody answers.
+pub fn config(disk: Arc<dyn Disk>, mut drawn: u64, configs: &[(&str, &str)]) -> NodeConfig {
     let configs = configs.iter().map(|(key, value)| (key.to_string(), value.to_string()));
-    Node::open(NodeConfig {
+    NodeConfig {
         disk,
         dir: PathBuf::from("/data"),
         node_id: None,
@@ -53,7 +58,7 @@ pub fn try_open_on(disk: Arc<dyn Disk>, mut drawn: u64, configs: &[(&str, &str)]
         }),
         transport: Box::new(|_, _, reply| reply(None)),
         joined: None,
-    })
+    }
 }
 
 pub fn create(node: &Node, name: &str, partitions: i32, configs: &[(&str, &str)]) {
