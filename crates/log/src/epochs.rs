@@ -81,15 +81,19 @@ impl EpochHistory {
         self.entries.len() != before
     }
 
-    /// Forgets epochs that ended at or before `start`; the one that holds it now begins there.
+    /// Forgets epochs that ended before `start`. The one of the last offset below stays even if it ended there: a
+    /// follower that has everything up to `start` names it. It begins as late as it can.
     pub(crate) fn advance_start(&mut self, start: Offset) -> bool {
-        let after = self.entries.partition_point(|entry| entry.start <= start);
-        let Some(holding) = after.checked_sub(1) else { return false };
-        if holding == 0 && self.entries[0].start == start {
+        let Some(oldest) = self.entries.partition_point(|entry| entry.start < start).checked_sub(1) else {
+            return false;
+        };
+        let ended = self.entries.get(oldest + 1).is_some_and(|next| next.start == start);
+        let begin = self.entries[oldest].start.max(if ended { Offset(start.0 - 1) } else { start });
+        if oldest == 0 && self.entries[0].start == begin {
             return false;
         }
-        self.entries.drain(..holding);
-        self.entries[0].start = start;
+        self.entries.drain(..oldest);
+        self.entries[0].start = begin;
         true
     }
 

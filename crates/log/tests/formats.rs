@@ -27,7 +27,7 @@ fn the_epochs_example_is_read_and_written() {
         append(&mut log, batch);
     }
     log.assign_epoch(LeaderEpoch(4)).unwrap();
-    log.advance_start(ottla_types::Offset(5)).unwrap();
+    log.advance_start(ottla_types::Offset(10)).unwrap();
     sync(&mut log);
     assert_eq!(sim.read_file(&dir().join("epochs")).unwrap(), example("epochs.md"));
 }
