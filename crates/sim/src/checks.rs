@@ -165,21 +165,22 @@ impl World {
         }
     }
 
-    /// A producer whose batches before were all acknowledged, the last of them at `last`, hears that its sequence does
+    /// A producer whose batches before were all acknowledged, the one before at `before`, hears that its sequence does
     /// not follow.
     pub(crate) fn check_out_of_order(
         &mut self,
         place: Place,
         broker: usize,
         epoch: LeaderEpoch,
-        last: Offset,
+        before: Offset,
         (producer, sequence): (ProducerId, i32),
     ) {
-        // What is known of a producer may go with the beginning of the log, and with it that it sent this before.
+        // What is known of a producer may go with the beginning of the log. Any sequence is taken then, also one that
+        // overtook this.
         let excused = self
             .truths
             .get(&place)
-            .is_none_or(|truth| truth.excused || truth.start > last || truth.is_deleted(producer, sequence));
+            .is_none_or(|truth| truth.excused || truth.start > before || truth.is_deleted(producer, sequence));
         if !excused && self.leads(broker, place, epoch) {
             self.fail("P2", format!("producer {producer} is out of order in {}-{}", place.0, place.1));
         }

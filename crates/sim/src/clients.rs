@@ -4,7 +4,7 @@
 //! it sends again, in order, to whoever leads by then. A consumer reads on from where it is, from any replica, and asks
 //! now and then where the log ends. What is not here: what is right (`checks.rs`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use ottla_records::{BatchBuilder, BatchHeader, Compression, split};
@@ -55,8 +55,8 @@ pub(crate) struct Producer {
     /// Batches below were on their way while the topic was replaced. The new one took any of them for the first, so
     /// that others do not follow.
     mixed_below: usize,
-    /// Where the last batch is that is not one of these.
-    answered: Option<Offset>,
+    /// Where the batches are, by their numbers, that are none of these.
+    answered: BTreeMap<usize, Offset>,
 }
 
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl World {
             since_healed: 0,
             topic_id: None,
             mixed_below: 0,
-            answered: None,
+            answered: BTreeMap::new(),
         });
         self.after(producer as u64, None, Event::ProducerWakes(producer));
     }
@@ -120,7 +120,7 @@ impl World {
         let writes = self.healed_at.is_none_or(|healed| now < healed + 4000 || self.producers[which].since_healed == 0);
         let producer = &self.producers[which];
         // Where nothing is known of a producer any sequence may be its first, so it begins with one alone.
-        let most = if producer.answered.is_some() { producer.in_flight_max } else { 1 };
+        let most = if producer.answered.is_empty() { 1 } else { producer.in_flight_max };
         // No more than a broker remembers are behind one that has no answer, whatever became of those after it.
         let behind = producer.in_flight.front().map_or(0, |oldest| producer.written - oldest.number);
         if writes && producer.next_at <= now && behind < most {
@@ -224,10 +224,11 @@ impl World {
             ProduceOutcome::Done { place, base, end } => {
                 let Some(pending) = producer.in_flight.remove(found) else { return };
                 if producer.topic_id.replace(place.0).is_some_and(|before| before != place.0) {
-                    (producer.mixed_below, producer.answered) = (producer.written, None);
+                    producer.mixed_below = producer.written;
+                    producer.answered.clear();
                 }
                 if pending.number >= producer.mixed_below {
-                    producer.answered = Some(base);
+                    producer.answered.insert(pending.number, base);
                 }
                 if self.healed_at.is_some() {
                     producer.since_healed += 1;
@@ -263,10 +264,11 @@ impl World {
                     return;
                 }
                 let same = producer.all && producer.topic_id == Some(place.0) && !mixed;
-                let refused = producer.in_flight.get(found).map(|pending| (producer.id, pending.sequence));
-                let answered = producer.answered.filter(|_| same);
-                if let (Some(last), Some(refused)) = (answered, refused) {
-                    self.check_out_of_order(place, broker, epoch, last, refused);
+                if let Some(pending) = producer.in_flight.get(found).filter(|_| same)
+                    && let Some((_, &before)) = producer.answered.range(..pending.number).next_back()
+                {
+                    let refused = (producer.id, pending.sequence);
+                    self.check_out_of_order(place, broker, epoch, before, refused);
                 }
                 self.begin_anew(which);
             }
@@ -279,7 +281,7 @@ impl World {
         let producer = &mut self.producers[which];
         producer.id = id;
         producer.next_sequence = 0;
-        producer.answered = None;
+        producer.answered.clear();
         producer.mixed_below = 0;
         producer.topic_id = None;
         producer.in_flight.clear();
