@@ -6,6 +6,7 @@
 mod common;
 
 mod cleaning;
+mod crashes;
 mod described;
 mod disks;
 mod lookups;
