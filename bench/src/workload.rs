@@ -58,7 +58,8 @@ pub(crate) const ALL: &[Workload] = &[
     Workload { id: "C3", what: "tail reads", run: tail::c3, turns: 2, bulk: 0, beside: 0 },
     Workload { id: "C4", what: "five consumers", run: tail::c4, turns: 1, bulk: 0, beside: 20 },
     Workload { id: "I1", what: "memory", run: idle::i1, turns: 0, bulk: 0, beside: 120 },
-    Workload { id: "R1", what: "three nodes, acks=all", run: replicated::r1, turns: 4, bulk: 0, beside: 60 },
+    // Four loads; a cluster that was frozen needs about a minute for each to find itself.
+    Workload { id: "R1", what: "three nodes, acks=all", run: replicated::r1, turns: 32, bulk: 0, beside: 60 },
     Workload { id: "S1", what: "start", run: start::s1, turns: 1, bulk: 0, beside: 90 },
     Workload { id: "S2", what: "recovery after kill -9", run: recovery::s2, turns: 2, bulk: 0, beside: 30 },
     Workload { id: "S3", what: "tail reads, much in the log", run: tail::s3, turns: 2, bulk: 0, beside: 60 },

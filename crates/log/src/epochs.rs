@@ -3,6 +3,8 @@
 //! Rebuilt from the batches for what recovery scans; the file (docs/formats/epochs.md) holds the rest. Which epoch is
 //! whose turn is not decided here. Next: `producers.rs`.
 
+use std::ops::Range;
+
 use ottla_types::{LeaderEpoch, Offset};
 
 use crate::checked_file;
@@ -42,20 +44,20 @@ impl EpochHistory {
         true
     }
 
-    /// The end of an epoch, for a replica that asks where it may have left the common path (E2): the latest ends at
-    /// `end`; a lower one where the next begins, named by the highest known epoch not above it; one below the first
-    /// at the first start. `None`: above the latest, or nothing is known.
-    pub fn end_offset_for(&self, epoch: LeaderEpoch, end: Offset) -> Option<(LeaderEpoch, Offset)> {
+    /// The end of an epoch, for a replica that asks where it may have left the common path (E2): the latest ends where
+    /// the `log` does; a lower one where the next begins, named by the highest known epoch not above it; one below the
+    /// first where the log begins. `None`: above the latest, or nothing is known.
+    pub fn end_offset_for(&self, epoch: LeaderEpoch, log: Range<Offset>) -> Option<(LeaderEpoch, Offset)> {
         let latest = self.entries.last()?;
         if epoch == latest.epoch {
-            return Some((epoch, end));
+            return Some((epoch, log.end));
         }
         if epoch > latest.epoch {
             return None;
         }
         let next = self.entries.partition_point(|entry| entry.epoch <= epoch);
         let floor = next.checked_sub(1).map_or(epoch, |index| self.entries[index].epoch);
-        Some((floor, self.entries[next].start))
+        Some((floor, self.entries[next].start.max(log.start)))
     }
 
     /// The latest epoch.
@@ -81,19 +83,18 @@ impl EpochHistory {
         self.entries.len() != before
     }
 
-    /// Forgets epochs that ended before `start`. The one of the last offset below stays even if it ended there: a
-    /// follower that has everything up to `start` names it. It begins as late as it can.
+    /// Forgets epochs below that of the last offset below `start`. That one stays, as if it had begun there, even if it
+    /// ended there too: a follower that has everything up to `start` names it.
     pub(crate) fn advance_start(&mut self, start: Offset) -> bool {
         let Some(oldest) = self.entries.partition_point(|entry| entry.start < start).checked_sub(1) else {
             return false;
         };
-        let ended = self.entries.get(oldest + 1).is_some_and(|next| next.start == start);
-        let begin = self.entries[oldest].start.max(if ended { Offset(start.0 - 1) } else { start });
-        if oldest == 0 && self.entries[0].start == begin {
+        let last_gone = Offset(start.0 - 1);
+        if oldest == 0 && self.entries[0].start == last_gone {
             return false;
         }
         self.entries.drain(..oldest);
-        self.entries[0].start = begin;
+        self.entries[0].start = last_gone;
         true
     }
 

@@ -620,7 +620,7 @@ impl Log {
 
     /// Where an epoch ends (E2); see [`EpochHistory::end_offset_for`].
     pub fn epoch_end(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        self.shared.epochs.load().end_offset_for(epoch, self.end().offset)
+        self.shared.epochs.load().end_offset_for(epoch, self.start()..self.end().offset)
     }
 
     /// Takes new settings, from the next append on.

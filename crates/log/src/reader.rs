@@ -115,7 +115,7 @@ impl LogReader {
     /// Where an epoch ends (E2); see [`crate::EpochHistory::end_offset_for`].
     pub fn epoch_end(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let end = self.end_offset();
-        self.shared.epochs.load().end_offset_for(epoch, end)
+        self.shared.epochs.load().end_offset_for(epoch, self.start_offset()..end)
     }
 
     /// The place of up to `max_bytes` from the batch that holds `from` on, below `upto` and from one segment. The

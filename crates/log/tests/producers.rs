@@ -137,11 +137,12 @@ fn e1_conflicting_epochs_at_the_tail_go() {
 #[test]
 fn e2_the_end_of_an_epoch() {
     let mut history = EpochHistory::default();
-    assert_eq!(history.end_offset_for(LeaderEpoch(1), Offset(30)), None);
+    assert_eq!(history.end_offset_for(LeaderEpoch(1), Offset(0)..Offset(30)), None);
     for (epoch, start) in [(2, 5), (4, 10), (6, 20)] {
         history.assign(LeaderEpoch(epoch), Offset(start));
     }
-    let end = |epoch| history.end_offset_for(LeaderEpoch(epoch), Offset(30)).map(|(epoch, end)| (epoch.0, end.0));
+    let end =
+        |epoch| history.end_offset_for(LeaderEpoch(epoch), Offset(5)..Offset(30)).map(|(epoch, end)| (epoch.0, end.0));
     assert_eq!(end(6), Some((6, 30)));
     assert_eq!(end(7), None);
     assert_eq!(end(5), Some((4, 20)));

@@ -593,10 +593,7 @@ impl Partition {
     /// Where `epoch` ends (OffsetForLeaderEpoch, rule E2): the largest epoch at or below it, and its end. `None` for an
     /// epoch later than ours. Only the leader knows.
     pub fn epoch_end(&self, epoch: LeaderEpoch) -> Result<Option<(LeaderEpoch, Offset)>, Unavailable> {
-        self.lead(|replica| {
-            let log = replica.log();
-            log.epochs().end_offset_for(epoch, log.end().offset)
-        })
+        self.lead(|replica| replica.log().epoch_end(epoch))
     }
 
     /// The first offset still there. Looks only; never opens the log.

@@ -391,26 +391,34 @@ fn e3_i4_a_follower_below_a_start_whose_epochs_are_forgotten_begins_anew_before_
 
 #[test]
 fn e2_p2_a_follower_keeps_the_producers_of_a_log_that_is_deleted_up_to_where_an_epoch_begins() {
-    let mut cluster = cluster();
-    cluster.try_append(1, idempotent(7, 0, &["c"]));
-    cluster.sync(1);
-    for _ in 0..2 {
-        cluster.catch_up(2);
-        cluster.catch_up(3);
+    for deleted_before in [false, true] {
+        let mut cluster = cluster();
+        cluster.try_append(1, idempotent(7, 0, &["c"]));
+        cluster.sync(1);
+        for _ in 0..2 {
+            cluster.catch_up(2);
+            cluster.catch_up(3);
+        }
+        // Another leads, in whose epoch nothing is written before or after all there is is deleted.
+        let delete = |cluster: &mut Cluster| cluster.replica(2).log_mut().advance_start(Offset(3)).unwrap();
+        if deleted_before {
+            delete(&mut cluster);
+        }
+        cluster.lead(2, &[1, 2, 3]);
+        assert_eq!(cluster.high_watermark(2), 3);
+        if !deleted_before {
+            delete(&mut cluster);
+        }
+        for id in [1, 3] {
+            assert_eq!(cluster.fetch(id), FetchOutcome::Taken);
+            assert_eq!(cluster.replica(id).log().start(), Offset(3));
+        }
+        cluster.lead(3, &[1, 2, 3]);
+        let early = cluster.try_append(3, idempotent(7, 2, &["e"]));
+        assert!(matches!(early, Outcome::Refused(_)), "what comes before has not come yet: {early:?}");
+        let next = cluster.try_append(3, idempotent(7, 1, &["d"]));
+        assert!(matches!(next, Outcome::Appended { .. }), "{next:?}");
     }
-    // Another leader, which deletes all there is before anything is written in its epoch.
-    cluster.lead(2, &[1, 2, 3]);
-    assert_eq!(cluster.high_watermark(2), 3);
-    cluster.replica(2).log_mut().advance_start(Offset(3)).unwrap();
-    for id in [1, 3] {
-        assert_eq!(cluster.fetch(id), FetchOutcome::Taken);
-        assert_eq!(cluster.replica(id).log().start(), Offset(3));
-    }
-    cluster.lead(3, &[1, 2, 3]);
-    let early = cluster.try_append(3, idempotent(7, 2, &["e"]));
-    assert!(matches!(early, Outcome::Refused(_)), "what comes before has not come yet: {early:?}");
-    let next = cluster.try_append(3, idempotent(7, 1, &["d"]));
-    assert!(matches!(next, Outcome::Appended { .. }), "{next:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod cleaning;
 mod crashes;
 mod described;
 mod disks;
+mod epochs;
 mod lookups;
 mod room;
 mod syncs;
