@@ -93,7 +93,13 @@ impl Shared {
         // The list is never empty; without a segment there would be nothing to read.
         segments.last().map_or_else(LogPosition::default, |active| {
             let end = active.end();
-            LogPosition { offset: end.offset, segment: active.base, position: end.position }
+            let again = if cfg!(zoo = "B16") {
+                std::thread::yield_now();
+                active.end()
+            } else {
+                end
+            };
+            LogPosition { offset: end.offset, segment: active.base, position: again.position }
         })
     }
 }

@@ -473,6 +473,9 @@ impl Groups {
     fn load(&self, shard: &Shard) {
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             let mut coordinator = self.new_coordinator();
+            if cfg!(zoo = "B35") {
+                self.activate(shard, self.new_coordinator(), Offset::ZERO);
+            }
             let end = self.replay(shard, &mut coordinator)?;
             self.activate(shard, coordinator, end);
             Ok(())

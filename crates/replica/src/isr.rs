@@ -133,6 +133,7 @@ impl Leader {
                 self.refused = true;
             }
             IsrRefusal::Superseded => {}
+            IsrRefusal::Unanswered if cfg!(zoo = "B11") => self.pending = None,
             IsrRefusal::Unanswered => {
                 if let Some(pending) = &mut self.pending {
                     pending.again = true;
