@@ -56,6 +56,12 @@ fn p2_gaps_old_epochs_and_wrapping_sequences() {
     assert_eq!(check(2, 0), Verdict::Refuse(stale));
     assert_eq!(check(4, 0), Verdict::Append);
     assert!(matches!(check(4, 1), Verdict::Refuse(SequenceRefusal::OutOfOrder { expected: 0, .. })));
+    // A new epoch begins at 0, whatever was sent in the last, and repeats nothing of it.
+    append(&mut log, idempotent(2, 0, 0, 3));
+    let check = |epoch, sequence| log.producers().check(&idempotent(2, epoch, sequence, 3).header);
+    assert_eq!((check(0, 3), check(1, 0)), (Verdict::Append, Verdict::Append));
+    assert_eq!(check(0, 0), duplicate_of(2, 3));
+    assert!(matches!(check(1, 3), Verdict::Refuse(SequenceRefusal::OutOfOrder { expected: 0, got: 3, .. })));
 }
 
 #[test]

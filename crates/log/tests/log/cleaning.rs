@@ -230,3 +230,27 @@ fn the_dirty_share_is_that_of_what_may_be_cleaned() {
     let of = |clean_bytes, dirty_bytes| Dirtiness { clean_bytes, dirty_bytes, ..Dirtiness::default() }.ratio();
     assert_eq!([of(0, 0), of(10, 0), of(0, 10), of(75, 25)], [0.0, 0.0, 1.0, 0.25]);
 }
+
+#[test]
+fn a_pass_asks_for_leave_now_and_then_and_goes_on_with_it() {
+    let sim = SimDisk::new(1);
+    let config = LogConfig { segment_bytes: 1 << 20, ..small() };
+    let mut log = filled(&sim, config, 8, 50_000);
+    let asked = std::cell::Cell::new(0);
+    let ask = |log: &mut Log| {
+        asked.set(0);
+        clean_while(log, &mut || {
+            asked.set(asked.get() + 1);
+            true
+        })
+    };
+    let done = ask(&mut log).unwrap();
+    assert!((1..8).contains(&asked.get()), "{} times for 800 KB", asked.get());
+    assert_eq!(offsets(&log).len(), 9, "each key once");
+    // What is deleted needs no cleaning.
+    log.advance_start(done.clean_to).unwrap();
+    sync(&mut log);
+    let again = ask(&mut log).unwrap();
+    assert_eq!((again.clean_to, asked.get()), (Offset(16), 0));
+    assert_eq!(done.clean_to, Offset(16));
+}
