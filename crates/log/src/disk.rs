@@ -18,7 +18,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::sys;
+use crate::{error::SyncError, sys};
 
 /// Bytes of the file system that holds a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,12 @@ pub trait Disk: Send + Sync + Debug {
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Room on the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
+    /// The file system that holds the directory `path`, to be synced as a whole; none where that is not known to be
+    /// cheap, to reach the disk and to report what failed. It has to be taken before anything is written that its
+    /// syncs are to cover: failures are reported from then on.
+    fn file_system(&self, _path: &Path) -> Option<Arc<dyn FileSystem>> {
+        None
+    }
 
     /// All bytes of a small file; [`READ_BYTES_MAX`] at most.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -65,6 +71,15 @@ pub trait Disk: Send + Sync + Debug {
         read_exact_at(file.as_ref(), &mut bytes, 0)?;
         Ok(bytes)
     }
+}
+
+/// A file system as a whole.
+pub trait FileSystem: Send + Sync + Debug {
+    /// Makes everything durable that was written to it, by anybody, before the call, names included. An error is final
+    /// (rule L10).
+    fn sync(&self) -> Result<(), SyncError>;
+    /// Bytes that wait to be written to any disk of the machine: about what a sync may have to wait for.
+    fn unwritten(&self) -> io::Result<u64>;
 }
 
 /// The largest file that [`Disk::read`] takes into memory; a snapshot of some ten million producers.
@@ -204,6 +219,23 @@ impl Disk for OsDisk {
             total: stat.f_blocks.saturating_mul(stat.f_frsize),
             available: stat.f_bavail.saturating_mul(stat.f_frsize),
         })
+    }
+
+    fn file_system(&self, path: &Path) -> Option<Arc<dyn FileSystem>> {
+        if !self.native {
+            return None;
+        }
+        Some(Arc::new(sys::WholeFileSystem::of(path)?))
+    }
+}
+
+impl FileSystem for sys::WholeFileSystem {
+    fn sync(&self) -> Result<(), SyncError> {
+        sys::WholeFileSystem::sync(self).map_err(|error| SyncError::new("the file system", &error))
+    }
+
+    fn unwritten(&self) -> io::Result<u64> {
+        sys::WholeFileSystem::unwritten(self)
     }
 }
 

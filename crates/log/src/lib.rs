@@ -45,7 +45,7 @@ mod sys;
 pub use checked_file::write_atomically;
 pub use compact::{CleanPlan, CleanSettings, Cleaned, Dirtiness, Leave, Locked, peek_dirtiness};
 pub use config::LogConfig;
-pub use disk::{Disk, DiskFile, OsDisk, READ_BYTES_MAX, Space};
+pub use disk::{Disk, DiskFile, FileSystem, OsDisk, READ_BYTES_MAX, Space};
 pub use epochs::{EpochHistory, EpochStart};
 pub use error::{AppendError, CleanError, Damage, OpenError, ReadError, SyncError, TruncateError};
 pub use info::SegmentInfo;

@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use crate::{
-    disk::{Disk, DiskFile, Space},
+    disk::{Disk, DiskFile, FileSystem, Space},
+    error::SyncError,
     sim_inode::{Change, Inode, next},
 };
 
@@ -45,6 +46,8 @@ pub struct SimStats {
     pub syncs: u64,
     /// Syncs of directories.
     pub dir_syncs: u64,
+    /// Syncs of the whole file system.
+    pub whole_syncs: u64,
     /// Files opened or created.
     pub opens: u64,
 }
@@ -63,6 +66,7 @@ struct State {
     failing_opens: bool,
     lying_syncs: bool,
     lying_dir_syncs: bool,
+    unwritten: u64,
     calls_left: Option<u64>,
     stats: SimStats,
 }
@@ -102,6 +106,7 @@ impl SimDisk {
             failing_opens: false,
             lying_syncs: false,
             lying_dir_syncs: false,
+            unwritten: 0,
             calls_left: None,
             stats: SimStats::default(),
         };
@@ -192,6 +197,11 @@ impl SimDisk {
     /// From now on there is no file descriptor to open anything with: EMFILE.
     pub fn fail_opens(&self, fail: bool) {
         self.state.lock().failing_opens = fail;
+    }
+
+    /// From now on a sync of the whole file system seems to have so much else to write, in bytes.
+    pub fn set_unwritten(&self, bytes: u64) {
+        self.state.lock().unwritten = bytes;
     }
 
     /// From now on file syncs answer "done" and do nothing: a sync missing from the code under test.
@@ -466,6 +476,27 @@ impl Disk for SimDisk {
         let total = state.capacity.unwrap_or(1 << 40);
         Ok(Space { total, available: total.saturating_sub(state.used()) })
     }
+
+    fn file_system(&self, _path: &Path) -> Option<Arc<dyn FileSystem>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+/// Syncs what is in the files. A real one makes their names durable too, which nobody here may count on.
+impl FileSystem for SimDisk {
+    fn sync(&self) -> Result<(), SyncError> {
+        let mut state = self.state.lock();
+        let error = |error| SyncError::new("the file system", &error);
+        state.change().map_err(error)?;
+        state.stats.whole_syncs += 1;
+        let (failing, lying) = (state.failing_syncs, state.lying_syncs);
+        state.files.iter_mut().for_each(|file| file.sync(failing, lying));
+        if failing { Err(error(io::Error::other("simulated failure of a sync"))) } else { Ok(()) }
+    }
+
+    fn unwritten(&self) -> io::Result<u64> {
+        Ok(self.state.lock().unwritten)
+    }
 }
 
 impl DiskFile for SimFile {
@@ -563,17 +594,8 @@ impl DiskFile for SimFile {
         state.change()?;
         state.stats.syncs += 1;
         let (failing, lying) = (state.failing_syncs, state.lying_syncs);
-        let file = &mut state.files[self.inode];
-        if failing {
-            // The pages are clean now and what they held never reaches the disk, whatever a later sync says.
-            file.unsynced.clear();
-            return Err(io::Error::other("simulated failure of a sync"));
-        }
-        if !lying {
-            file.durable.clone_from(&file.current);
-            file.unsynced.clear();
-        }
-        Ok(())
+        state.files[self.inode].sync(failing, lying);
+        if failing { Err(io::Error::other("simulated failure of a sync")) } else { Ok(()) }
     }
 
     fn is_resident(&self, range: Range<u64>) -> bool {

@@ -26,6 +26,17 @@ impl Inode {
         if self.linked { self.reserved.max(self.current.len() as u64) } else { 0 }
     }
 
+    /// Makes the content durable, or, failing, forgets what was written: the pages are clean then, and what they held
+    /// never reaches the disk, whatever a later sync says. Lying, it does nothing.
+    pub(crate) fn sync(&mut self, failing: bool, lying: bool) {
+        if !failing && !lying {
+            self.durable.clone_from(&self.current);
+        }
+        if failing || !lying {
+            self.unsynced.clear();
+        }
+    }
+
     /// The content a machine finds after the power was cut.
     pub(crate) fn after_crash(&self, random: &mut u64) -> Vec<u8> {
         let mut bytes = self.durable.clone();

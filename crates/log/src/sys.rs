@@ -1,5 +1,5 @@
 //! The system calls that the standard library does not have: vectored positioned writes, and on Linux reserving
-//! space, probing the page cache, reading ahead and beginning to write.
+//! space, probing the page cache, reading ahead, beginning to write, and syncing a whole file system.
 //!
 //! The one module of the workspace that may hold `unsafe`. Elsewhere than on Linux each call answers what is safe to
 //! assume: cannot reserve, not resident. `OsDisk::portable` takes those same answers on Linux, where they are tested.
@@ -98,6 +98,90 @@ pub(crate) fn write_out(_file: &File, _end: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// A file system that can be synced as a whole.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+pub(crate) struct WholeFileSystem {
+    /// Any directory of it. What failed since this was opened is reported by its next sync.
+    dir: File,
+    /// `/proc/meminfo`.
+    memory: File,
+}
+
+#[cfg(target_os = "linux")]
+impl WholeFileSystem {
+    /// The first kernel whose `syncfs` says what could not be written.
+    const LINUX_MIN: (u32, u32) = (5, 8);
+    /// Those whose `syncfs` has the disk empty its cache, and costs about as much as the sync of one file. Others leave
+    /// it to each file (FUSE) or write all of their metadata anew (btrfs).
+    const KINDS: [&str; 2] = ["ext4", "xfs"];
+
+    pub(crate) fn of(dir: &std::path::Path) -> Option<WholeFileSystem> {
+        if linux_version(rustix::system::uname().release().to_str().ok()?)? < Self::LINUX_MIN {
+            return None;
+        }
+        let dir = File::open(dir).ok()?;
+        let kind =
+            kind_of(rustix::fs::fstat(&dir).ok()?.st_dev, &std::fs::read_to_string("/proc/self/mountinfo").ok()?)?;
+        let memory = File::open("/proc/meminfo").ok()?;
+        Self::KINDS.contains(&kind.as_str()).then_some(WholeFileSystem { dir, memory })
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.dir)?)
+    }
+
+    pub(crate) fn unwritten(&self) -> io::Result<u64> {
+        use std::os::unix::fs::FileExt;
+
+        let mut text = [0; 4096];
+        let length = self.memory.read_at(&mut text, 0)?;
+        let text = String::from_utf8_lossy(&text[..length]);
+        let kilobytes = |name: &str| -> Option<u64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().strip_suffix("kB")?.trim().parse().ok()
+        };
+        let sum =
+            kilobytes("Dirty:").zip(kilobytes("Writeback:")).and_then(|(a, b)| a.checked_add(b)?.checked_mul(1024));
+        sum.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo says nothing of unwritten pages"))
+    }
+}
+
+/// The first two numbers of a kernel's release.
+#[cfg(target_os = "linux")]
+fn linux_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The kind of file system that is mounted from `device`, by the text of `/proc/self/mountinfo` (proc(5)).
+#[cfg(target_os = "linux")]
+fn kind_of(device: u64, mounts: &str) -> Option<String> {
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some(device.as_str()))?;
+    Some(mount.split_once(" - ")?.1.split(' ').next()?.to_owned())
+}
+
+/// Elsewhere there is none.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+pub(crate) enum WholeFileSystem {}
+
+#[cfg(not(target_os = "linux"))]
+impl WholeFileSystem {
+    pub(crate) fn of(_dir: &std::path::Path) -> Option<WholeFileSystem> {
+        None
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn unwritten(&self) -> io::Result<u64> {
+        match *self {}
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub(crate) fn is_resident(file: &File, range: Range<u64>) -> bool {
@@ -149,4 +233,27 @@ fn reads_at_once(file: &File, position: u64) -> bool {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn is_resident(_file: &File, range: Range<u64>) -> bool {
     range.is_empty()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_of_a_file_system_is_found_by_its_device() {
+        let mounts = "22 27 0:21 / /proc rw,nosuid shared:13 - proc proc rw\n\
+                      27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+                      31 27 259:2 /a\\040b /mnt rw shared:1 master:2 - xfs /dev/nvme0n1p2 rw\n";
+        assert_eq!(kind_of(rustix::fs::makedev(254, 0), mounts).as_deref(), Some("ext4"));
+        assert_eq!(kind_of(rustix::fs::makedev(259, 2), mounts).as_deref(), Some("xfs"));
+        assert_eq!(kind_of(rustix::fs::makedev(1, 1), mounts), None);
+    }
+
+    #[test]
+    fn a_kernel_is_told_by_two_numbers() {
+        assert_eq!(linux_version("6.18.44-fc-v595"), Some((6, 18)));
+        assert_eq!(linux_version("5.8"), Some((5, 8)));
+        assert_eq!(linux_version("5.10-rc1+"), Some((5, 10)));
+        assert_eq!(linux_version("generic"), None);
+    }
 }

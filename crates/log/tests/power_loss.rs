@@ -142,9 +142,17 @@ fn live(seed: u64, missing: Missing) -> Result<(), String> {
             match dice.roll(12) {
                 0..=5 => history.append(&mut log, &mut dice, epoch),
                 6 => log.roll(NOW).unwrap(),
-                7 | 8 => {
+                7 => {
                     sync(&mut log);
                     history.acknowledged = log.durable_end().offset;
+                }
+                8 => {
+                    if let Some(plan) = log.begin_sync() {
+                        sim.file_system("".as_ref()).unwrap().sync().unwrap();
+                        let result = plan.run_rest();
+                        log.complete_sync(plan, result).unwrap();
+                        history.acknowledged = log.durable_end().offset;
+                    }
                 }
                 9 => {
                     if let Some(plan) = log.begin_sync() {

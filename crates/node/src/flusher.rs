@@ -2,7 +2,8 @@
 //!
 //! Appends only put their partition on a list. Each thread takes the partition that waits longest, syncs its files,
 //! publishes its new high watermark and wakes who waits for it. Whatever is appended to a partition during its sync is
-//! its next one, so the number of syncs follows the speed of the disk and not the number of requests.
+//! its next one, so the number of syncs follows the speed of the disk and not the number of requests. Several that wait
+//! are synced at once by a sync of the file system, where that is as cheap as that of one file.
 //!
 //! What is not here: what a sync covers (`ottla_log::SyncPlan`) and what its failure means (`partition.rs`).
 
@@ -15,16 +16,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ottla_log::SyncError;
+use ottla_log::{FileSystem, SyncError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{partition::Partition, waiters::Wakes};
 
 /// How long written data that nobody waits for may gather before its sync: `acks=1` becomes visible this late at most.
 const LINGER: Duration = Duration::from_millis(5);
-/// Syncs under way at a time. The disk takes the more of them in a second, the more it is asked for together
-/// (`docs/decisions/group-commit.md`).
-const THREADS_MAX: usize = 12;
+/// Syncs under way at a time, each of one partition. The disk takes the more of them in a second, the more it is asked
+/// for together. These figures are from `docs/decisions/group-commit.md`.
+const APART_MAX: usize = 12;
+/// The same where the file system may be synced: what comes meanwhile is to gather.
+const APART_MAX_BESIDE: usize = 2;
+/// So many that wait are synced together, and no other sync begins until that is done.
+const TOGETHER_MIN: usize = 3;
+/// The most that are: their answers leave when the last is done.
+const GROUP_MAX: usize = 256;
+/// With more than this yet to be written, by whomever, a sync of the file system would wait for others.
+const UNWRITTEN_MAX: u64 = 8 << 20;
+/// How long a look at that is believed.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The list of partitions that want a sync, shared with the threads that do it. A partition is on it once at most, and
 /// not while it is being synced.
@@ -32,6 +43,8 @@ pub(crate) struct Flusher {
     queue: Mutex<Queue>,
     /// For a thread with nothing to do: there is.
     wanted: Condvar,
+    /// The one that all partitions lie on.
+    file_system: Option<Arc<dyn FileSystem>>,
 }
 
 #[derive(Default)]
@@ -44,14 +57,21 @@ struct Queue {
     /// Whether a thread waits for `due`.
     timed: bool,
     idle: usize,
+    /// Threads in a sync.
+    busy: usize,
+    /// Whether one of them syncs the file system.
+    whole: bool,
+    /// Whether the file system may be synced, and when that was last looked at.
+    together: bool,
+    looked: Option<Instant>,
     threads: Vec<JoinHandle<()>>,
     stopping: bool,
 }
 
 impl Flusher {
     /// Starts the first thread; others come when there is more to do than it can.
-    pub(crate) fn start() -> io::Result<Arc<Flusher>> {
-        let flusher = Arc::new(Flusher { queue: Mutex::default(), wanted: Condvar::new() });
+    pub(crate) fn start(file_system: Option<Arc<dyn FileSystem>>) -> io::Result<Arc<Flusher>> {
+        let flusher = Arc::new(Flusher { queue: Mutex::default(), wanted: Condvar::new(), file_system });
         flusher.add_thread(&mut flusher.queue.lock())?;
         Ok(flusher)
     }
@@ -84,28 +104,39 @@ impl Flusher {
 
     fn run(self: Arc<Self>) {
         let mut queue = self.queue.lock();
-        while let Some(partition) = self.next(&mut queue) {
-            if !queue.ready.is_empty() && queue.idle == 0 && queue.threads.len() < THREADS_MAX {
+        while let Some(group) = self.next(&mut queue) {
+            let whole = group.len() > 1;
+            queue.busy += 1;
+            queue.whole |= whole;
+            if queue.has_more() && queue.idle == 0 && queue.threads.len() < APART_MAX {
                 // Where no thread can be had the others do all the work.
                 let _ = self.add_thread(&mut queue);
             }
             self.call_for_help(&queue);
-            if MutexGuard::unlocked(&mut queue, || sync(&partition)) {
-                queue.push(Some(partition));
-            }
+            let again = MutexGuard::unlocked(&mut queue, || self.sync(group));
+            queue.busy -= 1;
+            queue.whole &= !whole;
+            again.into_iter().for_each(|partition| queue.push(Some(partition)));
         }
+        // One may wait for another to be through.
+        self.wanted.notify_all();
     }
 
-    /// The partition to sync next, as soon as there is one. `None`: the thread is to end.
-    fn next(&self, queue: &mut MutexGuard<'_, Queue>) -> Option<Arc<Partition>> {
+    /// The partitions to sync next, as soon as there are any. `None`: the thread is to end.
+    fn next(&self, queue: &mut MutexGuard<'_, Queue>) -> Option<Vec<Arc<Partition>>> {
         loop {
             if queue.stopping || queue.due.is_some_and(|due| due <= Instant::now()) {
                 queue.end_gathering();
             }
-            if let Some(partition) = queue.ready.pop_front() {
-                return Some(partition);
+            if queue.ready.len() >= TOGETHER_MIN {
+                self.look(queue);
             }
-            if queue.stopping {
+            if queue.has_more() {
+                let group = if queue.together && queue.ready.len() >= TOGETHER_MIN { GROUP_MAX } else { 1 };
+                let group = group.min(queue.ready.len());
+                return Some(queue.ready.drain(..group).collect());
+            }
+            if queue.stopping && queue.ready.is_empty() {
                 return None;
             }
             queue.idle += 1;
@@ -121,15 +152,51 @@ impl Flusher {
         }
     }
 
+    /// Finds out whether to sync the file system, if that has not been done just now.
+    fn look(&self, queue: &mut Queue) {
+        let Some(file_system) = &self.file_system else { return };
+        let now = Instant::now();
+        if queue.looked.is_none_or(|looked| now - looked >= LOOK_EVERY) {
+            queue.looked = Some(now);
+            queue.together = file_system.unwritten().is_ok_and(|bytes| bytes <= UNWRITTEN_MAX);
+        }
+    }
+
     /// Wakes an idle thread if there is something to do or to wait for.
     fn call_for_help(&self, queue: &Queue) {
-        if queue.idle > 0 && (!queue.ready.is_empty() || (queue.due.is_some() && !queue.timed)) {
+        if queue.idle > 0 && (queue.has_more() || (queue.due.is_some() && !queue.timed)) {
             self.wanted.notify_one();
         }
+    }
+
+    /// Syncs partitions, publishes the outcomes and returns those that want it again.
+    fn sync(&self, mut group: Vec<Arc<Partition>>) -> Vec<Arc<Partition>> {
+        let plans: Vec<_> = group.iter().map(|partition| partition.begin_sync()).collect();
+        let whole = self.file_system.as_ref().filter(|_| group.len() > 1);
+        let whole = whole.map(|file_system| guarded(|| file_system.sync()));
+        let mut wakes = Wakes::default();
+        for (partition, plan) in group.iter().zip(plans) {
+            let Some(plan) = plan else { continue };
+            let outcome = match &whole {
+                None => guarded(|| plan.run()),
+                Some(Ok(())) => guarded(|| plan.run_rest()),
+                Some(Err(error)) => Err(error.clone()),
+            };
+            partition.complete_sync(plan, outcome, &mut wakes);
+        }
+        wakes.wake();
+        group.retain(|partition| partition.end_sync());
+        group
     }
 }
 
 impl Queue {
+    /// Whether another thread may begin with a sync, and has one to begin.
+    fn has_more(&self) -> bool {
+        let busy_max = if self.together { APART_MAX_BESIDE } else { APART_MAX };
+        !self.ready.is_empty() && !self.whole && self.busy < busy_max
+    }
+
     fn push(&mut self, partition: Option<Arc<Partition>>) {
         // Looked at here, under the lock: who begins to wait while another puts the partition on the list comes either
         // before, and is seen, or after, and finds it there.
@@ -148,14 +215,7 @@ impl Queue {
     }
 }
 
-/// Syncs a partition, publishes the outcome and says whether to do it again.
-fn sync(partition: &Partition) -> bool {
-    if let Some(plan) = partition.begin_sync() {
-        // A sync that panicked told us nothing, which is the same as a sync that failed.
-        let outcome = catch_unwind(AssertUnwindSafe(|| plan.run())).unwrap_or_else(|_| Err(SyncError::lost()));
-        let mut wakes = Wakes::default();
-        partition.complete_sync(plan, outcome, &mut wakes);
-        wakes.wake();
-    }
-    partition.end_sync()
+/// A sync that panicked told us nothing, which is the same as a sync that failed.
+fn guarded<R>(sync: impl FnOnce() -> Result<R, SyncError>) -> Result<R, SyncError> {
+    catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| Err(SyncError::lost()))
 }

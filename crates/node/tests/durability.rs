@@ -7,12 +7,12 @@ mod common;
 use std::{path::Path, sync::Arc, thread, time::Instant};
 
 use common::{
-    DEADLINE, NOW, append, batch, create, eventually, open, open_with, partition, produce, read_all, sequenced,
-    wait_acknowledged,
+    DEADLINE, NOW, append, append_unawaited, batch, create, eventually, open, open_with, partition, produce, read_all,
+    sequenced, wait_acknowledged,
 };
 use ottla_log::{Disk, SimDisk};
 use ottla_metadata::{CleanEnd, Command, TopicRef};
-use ottla_node::{Identity, Joined, Node, NodeConfig, Unavailable, Wakes};
+use ottla_node::{Identity, Joined, Node, NodeConfig, Partition, Unavailable, Wakes};
 use ottla_replica::Outcome;
 use ottla_types::{BrokerId, Offset};
 use uuid::Uuid;
@@ -54,6 +54,74 @@ fn b12_a_power_cut_loses_nothing_acknowledged() {
 fn b12_a_disk_that_only_says_it_synced_is_caught() {
     let lost = (0..10).filter(|&seed| !lost_after_power_cut(seed, true).is_empty()).count();
     assert!(lost > 0, "without syncs a power cut must lose something, or the test above proves nothing");
+}
+
+/// One record for each of eight partitions. Those that nobody waits for gather, and the last calls for all of them.
+fn append_to_all(node: &Node, value: &str) -> Vec<(Arc<Partition>, Offset)> {
+    let partitions = (0..8).map(|index| partition(node, "t", index));
+    let append_one = |(number, partition): (usize, Arc<Partition>)| {
+        let appended = if number < 7 { append_unawaited } else { append }(&partition, &batch(value));
+        let Ok(Outcome::Appended { required, .. }) = appended else { panic!("not appended: {appended:?}") };
+        (partition, required)
+    };
+    partitions.enumerate().map(append_one).collect()
+}
+
+#[test]
+fn b12_l8_what_one_sync_of_the_file_system_covered_survives_a_power_cut() {
+    for seed in 0..10 {
+        let disk = SimDisk::new(seed);
+        let node = open(&disk);
+        create(&node, "t", 8, &[]);
+        let mut rounds = 0;
+        eventually("a sync of the file system", || {
+            for (partition, required) in append_to_all(&node, &format!("{rounds}")) {
+                assert!(wait_acknowledged(&partition, required));
+            }
+            rounds += 1;
+            disk.stats().whole_syncs > 0
+        });
+        let after = open(&disk.crash());
+        let all: Vec<_> = (0..rounds).map(|round| (Offset(round), format!("{round}"))).collect();
+        for index in 0..8 {
+            assert_eq!(read_all(&partition(&after, "t", index)), all, "seed {seed}, partition {index}");
+        }
+    }
+}
+
+#[test]
+fn l10_a_failed_sync_of_the_file_system_fails_all_that_it_was_for() {
+    let mut seed = 0;
+    eventually("a failed sync of the file system", || {
+        seed += 1;
+        let disk = SimDisk::new(seed);
+        let node = open(&disk);
+        create(&node, "t", 8, &[]);
+        for (partition, required) in append_to_all(&node, "safe") {
+            assert!(wait_acknowledged(&partition, required));
+        }
+        let before = disk.stats().whole_syncs;
+        disk.fail_syncs(true);
+        for (partition, required) in append_to_all(&node, "never acknowledged") {
+            assert!(!wait_acknowledged(&partition, required));
+            assert!(matches!(partition.unavailable(), Some(Unavailable::Offline(_))));
+        }
+        disk.stats().whole_syncs > before
+    });
+}
+
+#[test]
+fn a_file_system_with_much_else_to_write_is_not_waited_for() {
+    let disk = SimDisk::new(5);
+    disk.set_unwritten(1 << 30);
+    let node = open(&disk);
+    create(&node, "t", 8, &[]);
+    for round in 0..20 {
+        for (partition, required) in append_to_all(&node, &format!("{round}")) {
+            assert!(wait_acknowledged(&partition, required));
+        }
+    }
+    assert_eq!(disk.stats().whole_syncs, 0);
 }
 
 #[test]

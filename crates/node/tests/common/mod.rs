@@ -106,6 +106,14 @@ pub fn append(partition: &Arc<Partition>, batch: &ProducedBatch) -> Result<Outco
     Ok(outcomes.pop().unwrap())
 }
 
+/// Appends what nobody waits for.
+pub fn append_unawaited(partition: &Arc<Partition>, batch: &ProducedBatch) -> Result<Outcome, Unavailable> {
+    let (mut outcomes, mut wakes) = (Vec::new(), Wakes::default());
+    partition.append(std::slice::from_ref(batch), false, NOW, &mut outcomes, &mut wakes)?;
+    wakes.wake();
+    Ok(outcomes.pop().unwrap())
+}
+
 /// Appends and waits until it is acknowledged; the offset.
 pub fn produce(partition: &Arc<Partition>, value: &str) -> Offset {
     let Ok(Outcome::Appended { base_offset, required }) = append(partition, &batch(value)) else {
