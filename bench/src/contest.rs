@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::load::{Outcome, Side};
-use crate::machine::Disturbance;
+use crate::machine::{APPEND_FLOOR, Disturbance, backed_speed};
 use crate::peer::{Peer, Profile};
 use crate::report::{Cell, Figure, MEMORY_BEFORE, Series, Turn, table};
 
@@ -61,7 +61,9 @@ impl<'a> Contest<'a> {
             let data = self.place.join(peer.name());
             let broker = peer.start(&data, profile).with_context(|| format!("{} does not start", peer.name()))?;
             broker.freeze()?;
-            self.sides.push(Side::new(peer.name(), broker));
+            let mut side = Side::new(peer.name(), broker);
+            side.enough = self.enough();
+            self.sides.push(side);
         }
         Ok(())
     }
@@ -71,9 +73,10 @@ impl<'a> Contest<'a> {
         for peer in &self.peers {
             let data = self.place.join(peer.name());
             let nodes = peer.start_cluster(&data, profile, count);
-            let side =
+            let mut side =
                 Side::of_cluster(peer.name(), nodes.with_context(|| format!("{} does not start", peer.name()))?)?;
             side.freeze()?;
+            side.enough = self.enough();
             self.sides.push(side);
         }
         Ok(())
@@ -92,6 +95,10 @@ impl<'a> Contest<'a> {
     /// What a primitive of the machine takes, by its place in the floors, if it was measured.
     pub(crate) fn floor(&self, name: &str) -> Option<f64> {
         self.series.floors.pointer(name)?.as_f64()
+    }
+
+    fn enough(&self) -> f64 {
+        backed_speed(self.floor(APPEND_FLOOR))
     }
 
     pub(crate) fn note(&mut self, note: String) {

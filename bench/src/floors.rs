@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Steady, cpus, settle};
+use crate::machine::{Steady, backed_speed, cpus, settle};
 use crate::process::thread_cpu;
 
 mod cpu;
@@ -122,7 +122,7 @@ fn backed(
     bytes: u64,
 ) -> Result<Rate> {
     // What is received comes in pieces of any size: whole pages would come from another list.
-    settle(directory, 2 * bytes, write - write / 16 - 1)?;
+    settle(directory, 2 * bytes, write - write / 16 - 1, backed_speed(None))?;
     primitive(directory, write, bytes)
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::machine::settle;
+use crate::machine::{backed_speed, settle};
 use crate::peer::Running;
 use crate::process;
 use crate::replay::client::Client;
@@ -120,6 +120,8 @@ pub(crate) struct Side {
     pub(crate) backed: u64,
     /// In writes of so many bytes.
     pub(crate) write: usize,
+    /// How fast that is written to, in gigabytes a CPU-second.
+    pub(crate) enough: f64,
     /// What somebody who reads the figures of the turn should know.
     pub(crate) notes: Vec<String>,
     topics: usize,
@@ -127,8 +129,9 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) fn new(name: &str, broker: Running) -> Side {
-        let (name, others) = (name.to_owned(), Vec::new());
-        Side { name, broker, others, memory: None, backed: BACKED, write: WRITE, notes: Vec::new(), topics: 0 }
+        let (name, enough) = (name.to_owned(), backed_speed(None));
+        let (others, notes) = (Vec::new(), Vec::new());
+        Side { name, broker, others, memory: None, backed: BACKED, write: WRITE, enough, notes, topics: 0 }
     }
 
     pub(crate) fn of_cluster(name: &str, mut nodes: Vec<Running>) -> Result<Side> {
@@ -166,7 +169,7 @@ impl Side {
     /// Makes memory and disk what they are for every load (`machine::settle`).
     pub(crate) fn settle(&mut self) -> Result<()> {
         let place = self.broker.data().parent().context("the data lies nowhere")?;
-        self.memory = Some(settle(place, self.backed, self.write)?);
+        self.memory = Some(settle(place, self.backed, self.write, self.enough)?);
         Ok(())
     }
 

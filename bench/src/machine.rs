@@ -18,8 +18,12 @@ use crate::process::{system_busy, thread_cpu};
 const LOOK: Duration = Duration::from_millis(200);
 /// A spinning thread that saw no time for longer was not on the CPU.
 const GAP: Duration = Duration::from_micros(20);
-/// Writing to memory that is there is faster than this, to memory that the host has to give again several times slower.
-pub(crate) const BACKED_GB_PER_CPU_S: f64 = 2.0;
+/// Writing to memory that is there takes no more than this part of what the machine's floor for it is, or of a usual
+/// machine's; memory that the host has to give again is several times slower.
+const BACKED_OF_FLOOR: f64 = 0.6;
+/// Where a series has that floor.
+pub(crate) const APPEND_FLOOR: &str = "/append_16k/gb_per_cpu_s";
+const USUAL_GB_PER_CPU_S: f64 = 3.3;
 /// So often memory is written over until it is there.
 const PASSES: usize = 6;
 /// What others may take before a measurement says nothing.
@@ -165,9 +169,9 @@ impl Drop for Steady {
 /// memory of this machine. A host takes back what its guest has freed, and to be given it again costs ten times what
 /// writing to it does: a broker that meets such pages is measured with its host. What is written and removed over and
 /// over stays, and the next to write gets it, if it writes alike: pages for large and for small writes, and for writes
-/// that end within a page, come from different lists of the kernel's. Hence `write`, the bytes of one write. Returns
-/// the gigabytes a CPU-second that writing took in the end.
-pub(crate) fn settle(place: &Path, bytes: u64, write: usize) -> Result<f64> {
+/// that end within a page, come from different lists of the kernel's. Hence `write`, the bytes of one write. It is done
+/// once that goes at `enough` gigabytes a CPU-second; returns what it went at in the end.
+pub(crate) fn settle(place: &Path, bytes: u64, write: usize, enough: f64) -> Result<f64> {
     rustix::fs::sync();
     let scratch = place.join("scratch");
     let chunk = vec![1; write];
@@ -181,11 +185,16 @@ pub(crate) fn settle(place: &Path, bytes: u64, write: usize) -> Result<f64> {
         speed = bytes as f64 / 1e9 / thread_cpu().saturating_sub(before).as_secs_f64();
         // Before it is written to the disk.
         fs::remove_file(&scratch)?;
-        if speed >= BACKED_GB_PER_CPU_S {
+        if speed >= enough {
             break;
         }
     }
     Ok(speed)
+}
+
+/// Gigabytes a CPU-second at which memory that is there is written to, by the floor of appending.
+pub(crate) fn backed_speed(append_floor: Option<f64>) -> f64 {
+    BACKED_OF_FLOOR * append_floor.unwrap_or(USUAL_GB_PER_CPU_S)
 }
 
 /// Takes a file, or every file below a directory, out of the page cache; for a read that is cold.

@@ -136,6 +136,8 @@ pub(crate) enum Verdict {
     Aim,
     Least,
     Missed,
+    /// The goal beside the peer, while Ottla's own value is what it was to be.
+    MissedBeside,
     /// One of the two brokers gave no figure.
     Failed,
 }
@@ -146,6 +148,7 @@ impl Verdict {
             Verdict::Aim => "met, aim reached",
             Verdict::Least => "met",
             Verdict::Missed => "MISSED",
+            Verdict::MissedBeside => "MISSED, aim reached",
             Verdict::Failed => "no figure",
         }
     }
@@ -239,6 +242,7 @@ fn verdict(least: Option<bool>, aim: Option<bool>) -> Verdict {
         (None, _) => Verdict::Failed,
         (Some(true), Some(true)) => Verdict::Aim,
         (Some(true), _) => Verdict::Least,
+        (Some(false), Some(true)) => Verdict::MissedBeside,
         (Some(false), _) => Verdict::Missed,
     }
 }

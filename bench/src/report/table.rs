@@ -3,8 +3,8 @@
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 
-use super::{Better, Cell, Goal, OTTLA, Row, Series};
-use crate::machine::BACKED_GB_PER_CPU_S;
+use super::{Better, Cell, Goal, OTTLA, Row, Series, Verdict};
+use crate::machine::{APPEND_FLOOR, backed_speed};
 
 const HEADER: [&str; 10] =
     ["workload", "metric", "better", "ottla", "peer", "ratio [95 %]", "of floor", "at least", "aim", "result"];
@@ -26,7 +26,7 @@ pub(crate) fn text(series: &Series) -> String {
     text += "At full speed windows are shorter, and rounds more.\n";
     text += "Ratio: how many times better Ottla is, whichever way better is; below 1 the peer wins.\n";
     let errors = rows.iter().filter_map(|row| Some(format!("{} {}: {}", row.workload, row.cell, row.error.as_ref()?)));
-    let made = errors.chain(agreement(&rows)).chain(short_of_memory(&series.cells));
+    let made = errors.chain(agreement(&rows)).chain(short_of_memory(series));
     let mut notes: Vec<String> = made.chain(series.notes.iter().cloned()).collect();
     notes.dedup();
     for note in notes {
@@ -59,13 +59,14 @@ fn agreement(rows: &[Row]) -> Vec<String> {
 }
 
 /// Cells whose turns began with memory that the host had still to give: they are measured with their host.
-fn short_of_memory(cells: &[Cell]) -> Vec<String> {
+fn short_of_memory(series: &Series) -> Vec<String> {
+    let enough = backed_speed(series.floors.pointer(APPEND_FLOOR).and_then(serde_json::Value::as_f64));
     let short = |cell: &Cell, broker: &str| {
-        let before = cell.memory_before(broker).filter(|before| *before < BACKED_GB_PER_CPU_S)?;
+        let before = cell.memory_before(broker).filter(|before| *before < enough)?;
         let (name, before) = (format!("{} {}", cell.workload, cell.name), number(before));
         Some(format!("{name}: memory was not there before the turns of {broker} ({before} GB/cpu-s)"))
     };
-    cells.iter().flat_map(|cell| [OTTLA, &cell.peer].map(|broker| short(cell, broker))).flatten().collect()
+    series.cells.iter().flat_map(|cell| [OTTLA, &cell.peer].map(|broker| short(cell, broker))).flatten().collect()
 }
 
 fn line(row: &Row) -> [String; 10] {
@@ -90,8 +91,19 @@ fn line(row: &Row) -> [String; 10] {
         row.floor_percent.map_or(String::new(), |percent| format!("{percent:.0} %")),
         goal(row.least),
         goal(row.aim),
-        row.verdict.map_or("", super::Verdict::words).to_owned(),
+        result(row),
     ]
+}
+
+/// Where a goal was missed, what the machine itself would be, if that is known: nobody is better.
+fn result(row: &Row) -> String {
+    let words = row.verdict.map_or("", Verdict::words);
+    match (row.verdict, row.ratio, row.floor_percent) {
+        (Some(Verdict::Missed), Some(ratio), Some(percent)) => {
+            format!("{words}; the floor: {}×", number(ratio * 100.0 / percent))
+        }
+        _ => words.to_owned(),
+    }
 }
 
 /// Three digits that count.
@@ -137,6 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn a_goal_that_is_missed_stands_beside_what_the_machine_could() {
+        let missed = |figure: Figure| {
+            let series = Series { cells: vec![cell(figure, [10.0, 20.0])], ..Series::default() };
+            line(&series.rows()[0])[9].clone()
+        };
+        let figure = Figure::lower("cost", "µs").times(6.0, 8.0);
+        assert_eq!(missed(figure.clone()), "MISSED");
+        assert_eq!(missed(figure.floor(Some(1.5))), "MISSED; the floor: 10.0×");
+        let own = Figure::lower("cost", "KB").goal(Goal::Times(6.0), Goal::AtMost(3.0));
+        assert_eq!(missed(own), "MISSED, aim reached");
+    }
+
+    #[test]
     fn a_failure_is_shown_and_explained() {
         let mut failed = cell(Figure::lower("cost", "µs").times(4.0, 8.0), [10.0, 20.0]);
         failed.turns.iter_mut().for_each(|turn| turn.error = Some("no room".to_owned()));
@@ -164,10 +189,11 @@ mod tests {
     fn a_cell_without_its_memory_is_named() {
         let mut cell = cell(Figure::lower("cost", "µs"), [10.0, 20.0]);
         for turn in &mut cell.turns {
-            let before = if turn.broker == OTTLA { BACKED_GB_PER_CPU_S } else { 1.5 };
+            let before = if turn.broker == OTTLA { backed_speed(Some(3.0)) } else { 1.5 };
             turn.values.insert(MEMORY_BEFORE.to_owned(), before);
         }
-        let said = short_of_memory(&[cell]);
+        let floors = serde_json::json!({"append_16k": {"gb_per_cpu_s": 3.0}});
+        let said = short_of_memory(&Series { cells: vec![cell], floors, ..Series::default() });
         assert_eq!(said, ["P3 1 connection: memory was not there before the turns of kafka (1.50 GB/cpu-s)"]);
     }
 

@@ -17,16 +17,20 @@ pub(super) fn i1(contest: &mut Contest) -> Result<()> {
     contest.cell(1, "idle", "just started", figures, |side| megabytes(side));
 
     let connections = contest.pace.connections;
-    let figure = Figure::lower("memory per idle connection", "KB").goal(Goal::Times(8.0), Goal::AtMost(4.0));
+    let figures = vec![
+        memory().goal(Goal::Times(8.0), Goal::AtMost(50.0)),
+        Figure::lower("memory per idle connection", "KB").goal(Goal::Times(8.0), Goal::AtMost(4.0)),
+    ];
     let name = format!("{connections} connections");
-    contest.cell(1, &name, "each has asked for the versions", vec![figure], |side| {
+    contest.cell(1, &name, "each has asked for the versions", figures, |side| {
         let before = side.settled_memory()?;
         let mut held = hold(side, connections)?;
         let during = side.settled_memory();
         held.kill()?;
         held.wait()?;
-        let each = (during? as f64 - before as f64).max(0.0) / f64::from(connections);
-        Ok(Outcome::default().with("memory per idle connection", each / 1e3))
+        let during = during? as f64;
+        let each = (during - before as f64).max(0.0) / f64::from(connections);
+        Ok(Outcome::default().with("memory", during / 1e6).with("memory per idle connection", each / 1e3))
     });
 
     let partitions = contest.pace.partitions;
