@@ -48,10 +48,14 @@ use crate::{
 const PARKED_MAX: usize = 64;
 /// The read buffer of a connection that has just sent its first byte; charged to nobody.
 const INPUT_BYTES_MIN: usize = 1 << 10;
+/// With less room than this a read would often find half of a small frame.
+const INPUT_BYTES_LOW: usize = 256;
 /// The most that is allocated on a client's word alone, once it has kept it.
 const PROVEN_BYTES_MAX: usize = 2 << 20;
+/// The most that is read beyond the frame that is arriving, from a client that always has more to send.
+const AHEAD_BYTES_MAX: usize = 256 << 10;
 /// A read buffer larger than this is given back once it is at most half full.
-const INPUT_BYTES_KEPT: usize = 256 << 10;
+const INPUT_BYTES_KEPT: usize = 512 << 10;
 /// An empty read buffer is given back after this long: a connection at rest holds nothing.
 const INPUT_KEPT_FOR: Duration = Duration::from_secs(1);
 /// How often a connection looks around although it waits for an answer that will wake it.
@@ -71,6 +75,8 @@ pub(crate) struct Connection {
     charge: Charge,
     /// Bytes of the largest frame that has arrived whole: up to there the client's next announcement is believed.
     proven: usize,
+    /// Bytes to have room for whatever the client announces: the last reads would have found as many.
+    ahead: usize,
     /// A complete request that may not take effect yet.
     next: Option<Bytes>,
     parked: VecDeque<Parked>,
@@ -153,6 +159,7 @@ impl Connection {
             input: BytesMut::new(),
             charge,
             proven: 0,
+            ahead: 0,
             next: None,
             parked: VecDeque::new(),
             outbox: Outbox::default(),
@@ -212,7 +219,9 @@ impl Connection {
             tokio::select! {
                 biased;
                 () = self.signal.notify.notified(), if !self.parked.is_empty() => {}
-                filled = fill(&mut self.stream, &mut self.input, &mut self.charge, self.proven), if wants_input => {
+                filled = fill(
+                    &mut self.stream, &mut self.input, &mut self.charge, self.proven, &mut self.ahead,
+                ), if wants_input => {
                     if let Err(why) = filled {
                         if matches!(why, Close::ByClient | Close::Io(_)) {
                             return why;
@@ -334,7 +343,7 @@ impl Connection {
         let served = catch_unwind(AssertUnwindSafe(|| api::serve(&context, &mut self.client, reader)));
         match served {
             Ok(Ok(Served::Answer(answer))) => self.outbox.push_response(answer, Vec::new()),
-            Ok(Ok(Served::Produce(pending))) => run.push(*pending),
+            Ok(Ok(Served::Produce(pending))) => run.push(pending),
             Ok(Ok(Served::Fetch(parked))) => self.parked.push_back(Parked::Fetch(parked)),
             Ok(Ok(Served::Later(later))) => self.parked.push_back(Parked::Later(key, later)),
             Ok(Err(why)) => return Err(why),
@@ -457,27 +466,51 @@ fn poll_later(later: &mut Later, waker: &Waker, outbox: &mut Outbox) -> Result<b
     }
 }
 
-/// Reads what the socket has, growing the buffer with the bytes that arrive and never past the frame they belong to.
-async fn fill(stream: &mut TcpStream, input: &mut BytesMut, charge: &mut Charge, proven: usize) -> Result<(), Close> {
+/// Reads what the socket has, growing the buffer with what arrives: to the end of the frame that is arriving, or
+/// beyond it while there is more than there was room for.
+async fn fill(
+    stream: &mut TcpStream,
+    input: &mut BytesMut,
+    charge: &mut Charge,
+    proven: usize,
+    ahead: &mut usize,
+) -> Result<(), Close> {
     // A connection at rest has no buffer.
     poll_fn(|context| stream.poll_read_ready(context)).await?;
-    if input.len() == input.capacity() {
-        // Doubling follows what has arrived, and costs a copy each time; what is missing is only the client's word.
-        let more = input.len().max(proven).min(missing(input)).max(INPUT_BYTES_MIN);
+    // Doubling follows what has arrived, and costs a copy each time; what is missing is only the client's word.
+    let (len, missing) = (input.len(), missing(input));
+    let needed = len.max(proven).min(missing).max(INPUT_BYTES_MIN);
+    if input.capacity() - len < missing.clamp(INPUT_BYTES_LOW, needed) {
         // Never less than before: frames that were taken from the front may still hold their part of the buffer.
-        let kept = (input.len() + more).saturating_sub(INPUT_BYTES_MIN).max(charge.bytes());
+        let held = charge.bytes();
+        let kept = |more: usize| (len + more).saturating_sub(INPUT_BYTES_MIN).max(held);
+        // Of large frames nothing is read before its turn: what is half there has to be copied.
+        let more = match *ahead {
+            0 => needed,
+            _ if proven >= AHEAD_BYTES_MAX => needed,
+            ahead => needed.max(ahead).max(proven + INPUT_BYTES_MIN),
+        };
         // While its bytes move, the old buffer and the new one are both there.
-        if !charge.try_set(kept + input.len()) {
+        let more = if charge.overdrawn_since().is_none() && charge.try_set(kept(more) + len) { more } else { needed };
+        if more == needed && !charge.try_set(kept(needed) + len) {
             // In a box, as all that is rare: a connection at rest pays for the largest of its futures.
-            Box::pin(charge.set(kept + input.len())).await;
+            Box::pin(charge.set(kept(needed) + len)).await;
         }
         input.reserve(more);
-        charge.try_set(kept);
+        charge.try_set(kept(more));
     }
+    let room = input.capacity() - input.len();
     // Unlike `try_read`, this remembers that a read that came back short has emptied the socket.
     match stream.read_buf(input).await? {
         0 => Err(Close::ByClient),
-        _ => Ok(()),
+        read => {
+            *ahead = match read == room {
+                true => (2 * room).min(AHEAD_BYTES_MAX),
+                false if read < INPUT_BYTES_MIN => 0,
+                false => (*ahead).min(2 * read),
+            };
+            Ok(())
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use ottla_records::{BatchHeader, stored_head};
 use ottla_types::{LeaderEpoch, Offset, Timestamp};
 use parking_lot::{Condvar, Mutex};
+use smallvec::SmallVec;
 
 use crate::{
     cleaned::CleanMark,
@@ -151,6 +152,9 @@ pub(crate) struct Active {
     /// Entries that are; `None` until the file has been looked at.
     pub(crate) written_entries: Option<u32>,
 }
+
+/// Batches that an append has room for without asking for memory: most have one.
+const FEW: usize = 4;
 
 /// Where the batches of an append go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -290,9 +294,9 @@ impl Log {
     }
 
     /// Which batches go where. Changes nothing.
-    fn plan(&mut self, batches: &[StoredBatch], placing: Placing) -> Result<Vec<Run>, AppendError> {
+    fn plan(&mut self, batches: &[StoredBatch], placing: Placing) -> Result<SmallVec<[Run; 1]>, AppendError> {
         let mut end = self.active.segment.end();
-        let mut runs = Vec::with_capacity(1);
+        let mut runs = SmallVec::new();
         let mut run = Run { segment: None, batches: 0..0, first: end.offset, at: end.position, end };
         let mut base = self.active.segment.base;
         let mut first_timestamp = match self.active.first_timestamp(&self.shared.files) {
@@ -376,14 +380,14 @@ impl Log {
                 file
             }
         };
-        let mut heads = Vec::with_capacity(run.batches.len());
+        let mut heads: SmallVec<[_; FEW]> = SmallVec::with_capacity(run.batches.len());
         let mut offset = run.first;
         for batch in &batches[run.batches.clone()] {
             let base = placing.base(&batch.header, offset);
             heads.push(stored_head(&batch.header, base, batch.epoch));
             offset = Offset(base.0 + i64::from(batch.header.last_offset_delta) + 1);
         }
-        let mut slices = Vec::with_capacity(heads.len() * 2);
+        let mut slices: SmallVec<[_; 2 * FEW]> = SmallVec::with_capacity(heads.len() * 2);
         for (head, batch) in heads.iter().zip(&batches[run.batches.clone()]) {
             slices.push(IoSlice::new(head));
             slices.push(IoSlice::new(&batch.bytes[head.len()..]));

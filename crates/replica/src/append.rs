@@ -6,6 +6,7 @@
 use ottla_log::{AppendError, SequenceRefusal, StoredBatch, Verdict};
 use ottla_records::ProducedBatch;
 use ottla_types::{Offset, Timestamp};
+use smallvec::SmallVec;
 
 use crate::{Durability, Replica, Role};
 
@@ -47,7 +48,7 @@ impl Replica {
         let epoch = self.leader_epoch();
         let start = self.log.end().offset;
         let mut next = start;
-        let mut stored = Vec::with_capacity(batches.len());
+        let mut stored: SmallVec<[StoredBatch; 1]> = SmallVec::with_capacity(batches.len());
         let before = outcomes.len();
         let mut admission = self.log.producers().admission(start);
         let limit = self.log.batch_bytes_max();

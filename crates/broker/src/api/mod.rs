@@ -138,11 +138,12 @@ impl Context<'_> {
 }
 
 /// What became of a request.
+#[allow(clippy::large_enum_variant, reason = "moved once; a box would be memory asked for by each Produce")]
 pub(crate) enum Served {
     /// Done; the answer is complete.
     Answer(GatherOut),
     /// Validated, to be appended together with its neighbours.
-    Produce(Box<produce::PendingProduce>),
+    Produce(produce::PendingProduce),
     /// To be answered now or when there is data.
     Fetch(Box<fetch::ParkedFetch>),
     /// It has taken effect, and will be answered.
@@ -305,7 +306,7 @@ pub(crate) fn serve(context: &Context<'_>, client: &mut Client, mut reader: Read
             tokio::task::block_in_place(|| handler(context, client, &mut reader)).map(Served::Answer)
         }
         Serve::Handshake(handler) => handler(context, client, &mut reader).map(Served::Answer),
-        Serve::Produce => produce::prepare(context, &mut reader).map(|pending| Served::Produce(Box::new(pending))),
+        Serve::Produce => produce::prepare(context, &mut reader).map(Served::Produce),
         Serve::Fetch => fetch::prepare(context, &mut reader).map(|parked| Served::Fetch(Box::new(parked))),
         Serve::Waiting(handler) => handler(context, &mut reader).map(Served::Later),
     }

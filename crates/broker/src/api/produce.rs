@@ -31,6 +31,7 @@ use ottla_records::{
 };
 use ottla_replica::{Outcome, SequenceRefusal};
 use ottla_types::{LeaderEpoch, Offset, PartitionIndex, Timestamp};
+use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
 
 use super::{Context, decode, leaders::Way};
@@ -248,6 +249,9 @@ fn policy(config: &TopicConfig, now: Timestamp, version: i16) -> ProducePolicy {
     }
 }
 
+/// What a partition gets in one turn: mostly one batch, for which no memory is asked for.
+type Few<T> = SmallVec<[T; 1]>;
+
 /// Consecutive Produce requests of one connection, to be appended together.
 pub(crate) struct ProduceRun {
     requests: Vec<ParkedProduce>,
@@ -290,8 +294,8 @@ impl ProduceRun {
         let mut entries = std::mem::take(&mut self.entries).into_iter().peekable();
         while let Some(first) = entries.next() {
             let partition = Arc::clone(&first.partition);
-            let mut places = vec![first.place()];
-            let mut batches = vec![first.batch];
+            let mut places: Few<Place> = smallvec![first.place()];
+            let mut batches: Few<ProducedBatch> = smallvec![first.batch];
             while let Some(next) = entries.next_if(|next| Arc::ptr_eq(&next.partition, &partition)) {
                 places.push(next.place());
                 batches.push(next.batch);
@@ -320,7 +324,7 @@ impl ProduceRun {
     }
 
     /// Takes out what asks for more copies than there are now (rule I6).
-    fn refuse_unsafe(&mut self, places: &mut Vec<Place>, batches: &mut Vec<ProducedBatch>) {
+    fn refuse_unsafe(&mut self, places: &mut Few<Place>, batches: &mut Few<ProducedBatch>) {
         let kept: Vec<bool> = places.iter().map(|place| self.requests[place.request].acks != -1).collect();
         for (place, _) in places.iter().zip(&kept).filter(|(_, kept)| !**kept) {
             let answer = self.requests[place.request].slot(place.slot);
