@@ -82,6 +82,13 @@ impl Charge {
         }
     }
 
+    /// Makes the charge `bytes` in total for what is good to have: half of the budget stays for what must be had, or a
+    /// thousand busy connections would leave nothing to the next.
+    pub(crate) fn try_set_spare(&mut self, bytes: usize) -> bool {
+        let used = self.budget.used.load(Ordering::Acquire).saturating_add(bytes.saturating_sub(self.bytes));
+        self.overdraft.is_none() && used <= self.budget.limit / 2 && self.try_set(bytes)
+    }
+
     /// Makes the charge `bytes` in total, waiting for room or for the overdraft.
     pub(crate) async fn set(&mut self, bytes: usize) {
         let budget = Arc::clone(&self.budget);
@@ -134,6 +141,17 @@ impl Drop for Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_good_to_have_leaves_half_of_the_budget() {
+        let budget = MemoryBudget::new(100);
+        let (mut first, mut second) = (budget.charge(), budget.charge());
+        assert!(first.try_set_spare(40));
+        assert!(!second.try_set_spare(11) && second.bytes() == 0);
+        assert!(second.try_set_spare(10) && second.try_set(60), "what must be had may take the rest");
+        assert!(!first.try_set_spare(41));
+        assert!(second.try_set(0) && first.try_set_spare(50));
+    }
 
     #[tokio::test]
     async fn a_full_budget_lets_exactly_one_connection_finish_its_frame() {

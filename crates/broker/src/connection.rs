@@ -491,7 +491,7 @@ async fn fill(
             ahead => needed.max(ahead).max(proven + INPUT_BYTES_MIN),
         };
         // While its bytes move, the old buffer and the new one are both there.
-        let more = if charge.overdrawn_since().is_none() && charge.try_set(kept(more) + len) { more } else { needed };
+        let more = if more > needed && charge.try_set_spare(kept(more) + len) { more } else { needed };
         if more == needed && !charge.try_set(kept(needed) + len) {
             // In a box, as all that is rare: a connection at rest pays for the largest of its futures.
             Box::pin(charge.set(kept(needed) + len)).await;
