@@ -18,7 +18,7 @@ use crate::process::{system_busy, thread_cpu};
 const LOOK: Duration = Duration::from_millis(200);
 /// A spinning thread that saw no time for longer was not on the CPU.
 const GAP: Duration = Duration::from_micros(20);
-/// Writing to memory that is there takes no more than this part of what the machine's floor for it is, or of a usual
+/// Memory that is there is written to at this part at least of the speed that the machine's floor has for it, or a usual
 /// machine's; memory that the host has to give again is several times slower.
 const BACKED_OF_FLOOR: f64 = 0.6;
 /// Where a series has that floor.
