@@ -18,8 +18,8 @@ use crate::process::{system_busy, thread_cpu};
 const LOOK: Duration = Duration::from_millis(200);
 /// A spinning thread that saw no time for longer was not on the CPU.
 const GAP: Duration = Duration::from_micros(20);
-/// Memory that is there is written to at this part at least of the speed that the machine's floor has for it, or a usual
-/// machine's; memory that the host has to give again is several times slower.
+/// Memory that is there is written to at this part at least of the speed that the machine's floor has for it, or a
+/// usual machine's; memory that the host has to give again is several times slower.
 const BACKED_OF_FLOOR: f64 = 0.6;
 /// Where a series has that floor.
 pub(crate) const APPEND_FLOOR: &str = "/append_16k/gb_per_cpu_s";
