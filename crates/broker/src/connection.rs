@@ -398,7 +398,9 @@ impl Connection {
     /// Gives back the memory of a read buffer that is large and has little in it.
     fn shrink_input(&mut self) {
         let held = self.charge.bytes();
-        if (held > INPUT_BYTES_KEPT || self.charge.overdrawn_since().is_some()) && self.input.len() <= held / 2 {
+        // What arrives is worth its room from the client that has proven it: else it would be taken again at once.
+        let wanted = self.input.len() + missing(&self.input).min(self.proven);
+        if (held > INPUT_BYTES_KEPT || self.charge.overdrawn_since().is_some()) && wanted <= held / 2 {
             // A copy: the rest of a buffer keeps all of it.
             self.input = BytesMut::from(&self.input[..]);
             self.charge.try_set(self.input.len().saturating_sub(INPUT_BYTES_MIN));

@@ -53,6 +53,7 @@ pub use log::{Appended, Log, LogPosition, StoredBatch};
 pub use producers::{Admission, ProducerDescription, Producers, SequenceRefusal, Verdict};
 pub use reader::{Batches, FileRegion, Follow, LogReader, ReadPlan};
 pub use recover::Recovered;
+pub use retire::DeletedFiles;
 pub use scrub::{ScrubCursor, ScrubStep};
 pub use sim_disk::SimDisk;
 pub use sync::{Checkpoint, SyncPlan, Synced};

@@ -4,11 +4,12 @@
 //! take both, or leave an older one in front of a gap, and nobody could tell that from loss. What decides that a
 //! segment must go is the node's retention.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use ottla_types::{Offset, Timestamp};
 
 use crate::{
+    disk::Disk,
     log::Log,
     segment::{INDEX, LOG, Segment},
 };
@@ -60,21 +61,35 @@ impl Log {
 
     /// Removes the files of segments that went `file_delete_delay_ms` ago or longer. Returns how many files went.
     pub fn remove_deleted(&mut self, now: Timestamp) -> usize {
+        self.take_deleted(now).remove()
+    }
+
+    /// The files of segments that went `file_delete_delay_ms` ago or longer, for the caller to remove.
+    pub fn take_deleted(&mut self, now: Timestamp) -> DeletedFiles {
         let delay_ms = self.config.file_delete_delay_ms;
-        let disk = &self.shared.files.disk;
-        let before = self.retired.files.len();
-        self.retired.files.retain_mut(|(path, since)| {
+        let due = self.retired.files.extract_if(.., |(_, since)| {
             // A clock that went back starts the delay again.
             let since = since.get_or_insert(now);
             *since = now.min(*since);
-            if now.0.saturating_sub(since.0) < delay_ms {
-                return true;
-            }
-            match disk.remove(path) {
-                Ok(()) => false,
-                Err(error) => error.kind() != io::ErrorKind::NotFound,
-            }
+            now.0.saturating_sub(since.0) >= delay_ms
         });
-        before - self.retired.files.len()
+        let paths = due.map(|(path, _)| path).collect();
+        DeletedFiles { disk: Arc::clone(&self.shared.files.disk), paths }
+    }
+}
+
+/// Files that belong to nothing any more. One that is left, whether it can't be removed or the process ends before,
+/// goes after the next start.
+#[derive(Debug)]
+#[must_use = "the files stay until the next start"]
+pub struct DeletedFiles {
+    disk: Arc<dyn Disk>,
+    paths: Vec<PathBuf>,
+}
+
+impl DeletedFiles {
+    /// Removes them, which takes long with large ones: not for a place where anybody waits. Returns how many went.
+    pub fn remove(self) -> usize {
+        self.paths.iter().filter(|path| self.disk.remove(path).is_ok()).count()
     }
 }

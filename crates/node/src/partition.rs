@@ -749,10 +749,10 @@ impl Partition {
         if !matches!(&*self.state.lock(), State::Open(_)) {
             return;
         }
+        self.remove_deleted(now);
         let unsynced = self.with(|replica| {
             let log = replica.log_mut();
             log.expire_producers(now, producer_expiration_ms);
-            log.remove_deleted(now);
             log.close_idle_files();
             log.needs_sync()
         });
@@ -764,9 +764,12 @@ impl Partition {
 
     /// Removes the files of segments that retention took, if somebody has the partition open.
     pub(crate) fn remove_deleted(&self, now: Timestamp) {
-        if let State::Open(replica) = &mut *self.state.lock() {
-            replica.log_mut().remove_deleted(now);
-        }
+        let deleted = match &mut *self.state.lock() {
+            State::Open(replica) => replica.log_mut().take_deleted(now),
+            _ => return,
+        };
+        // Not under the lock: to give back the blocks of a large file takes tens of milliseconds, and appends wait.
+        deleted.remove();
     }
 
     /// Takes new topic settings.

@@ -5,13 +5,16 @@
 mod common;
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     task::Wake,
+    thread,
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -144,44 +147,62 @@ fn a_log_that_cannot_be_opened_now_can_be_opened_later() {
     assert_eq!(read_all(&opened), [(Offset(0), "a".into())]);
 }
 
-/// A disk on which creating a segment meets a bug.
-#[derive(Debug)]
-struct Buggy(SimDisk);
+/// A disk that tells when a file is made, and when one goes.
+struct Watched {
+    disk: SimDisk,
+    create: fn(&Path),
+    remove: Box<dyn Fn(&Path) + Send + Sync>,
+}
 
-impl Disk for Buggy {
+/// A disk on which creating a segment meets a bug.
+fn buggy(disk: &SimDisk) -> Arc<Watched> {
+    let create = |path: &Path| {
+        assert!(!path.starts_with("/data/topics") || !path.ends_with("00000000000000000000.log"), "a bug");
+    };
+    Arc::new(Watched { disk: disk.clone(), create, remove: Box::new(|_| {}) })
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Disk for Watched {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        self.0.open(path)
+        self.disk.open(path)
     }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        assert!(!path.starts_with("/data/topics") || !path.ends_with("00000000000000000000.log"), "a bug");
-        self.0.create(path)
+        (self.create)(path);
+        self.disk.create(path)
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.0.create_dir_all(path)
+        self.disk.create_dir_all(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
+        self.disk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
+        (self.remove)(path);
+        self.disk.remove(path)
     }
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.0.remove_dir_all(path)
+        self.disk.remove_dir_all(path)
     }
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.0.list(path)
+        self.disk.list(path)
     }
     fn file_len(&self, path: &Path) -> io::Result<u64> {
-        self.0.file_len(path)
+        self.disk.file_len(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.sync_dir(path)
+        self.disk.sync_dir(path)
     }
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.0.exists(path)
+        self.disk.exists(path)
     }
     fn space(&self, path: &Path) -> io::Result<Space> {
-        self.0.space(path)
+        self.disk.space(path)
     }
 }
 
@@ -192,7 +213,7 @@ fn a_panic_under_the_lock_takes_the_partition_offline_and_nothing_else() {
     create(&sound, "t", 2, &[]);
     produce(&partition(&sound, "t", 0), "a");
     sound.shut_down().unwrap();
-    let node = open_on(Arc::new(Buggy(disk.clone())), 1000, &[]);
+    let node = open_on(buggy(&disk), 1000, &[]);
     let woken = Arc::new(Woken::default());
     let broken = partition(&node, "t", 1);
     assert!(broken.wait_for(Offset(1), &Arc::clone(&woken).into()));
@@ -209,10 +230,39 @@ fn retention_goes_on_beside_a_partition_that_is_offline() {
     create(&sound, "t", 2, &[]);
     append(&partition(&sound, "t", 1), &batch_at(Timestamp(1), "old")).unwrap();
     sound.shut_down().unwrap();
-    let node = open_on(Arc::new(Buggy(disk.clone())), 1000, &[("log.retention.check.interval.ms", "1")]);
+    let node = open_on(buggy(&disk), 1000, &[("log.retention.check.interval.ms", "1")]);
     assert!(matches!(append(&partition(&node, "t", 0), &batch("x")), Err(Unavailable::Offline(_))));
     let beside = partition(&node, "t", 1);
     eventually("retention", || beside.extent().unwrap().log_start == Offset(1));
+}
+
+#[test]
+fn an_append_does_not_wait_for_files_to_be_removed() {
+    let (appended, waited) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (removing, begun) = mpsc::channel();
+    let (until, gave_up) = (Arc::clone(&appended), Arc::clone(&waited));
+    let remove = move |path: &Path| {
+        if path.extension().is_some_and(|ending| ending == "deleted") {
+            let _ = removing.send(());
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while !until.load(Ordering::Acquire) {
+                if Instant::now() >= deadline {
+                    gave_up.store(true, Ordering::Release);
+                    return;
+                }
+                thread::yield_now();
+            }
+        }
+    };
+    let disk = Watched { disk: SimDisk::new(12), create: |_| {}, remove: Box::new(remove) };
+    let node = open_on(Arc::new(disk), 1000, &[("log.retention.check.interval.ms", "1")]);
+    create(&node, "t", 1, &[]);
+    let target = partition(&node, "t", 0);
+    append(&target, &batch_at(Timestamp(1), "old")).unwrap();
+    begun.recv_timeout(Duration::from_secs(30)).expect("a removal");
+    append(&target, &batch("new")).unwrap();
+    appended.store(true, Ordering::Release);
+    assert!(!waited.load(Ordering::Acquire), "the partition was locked while a file went");
 }
 
 #[test]
