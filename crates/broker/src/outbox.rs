@@ -13,7 +13,9 @@ use ottla_protocol::GatherOut;
 use tokio::{io::Interest, net::TcpStream, sync::Semaphore};
 
 /// Ranges up to this size are copied into memory and leave with their header in one call.
-const COPY_BYTES_MAX: u64 = 8 << 10;
+const COPY_BYTES_MAX: u64 = 48 << 10;
+/// So much is in memory at the front of the queue at most, for ranges that were copied.
+const COPIED_BYTES_MAX: u64 = 256 << 10;
 /// The most bytes one `sendfile` may move before other connections get a turn.
 const SENDFILE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of memory from which on answers are sent before further requests are taken.
@@ -181,9 +183,18 @@ impl Outbox {
 
     /// Turns small ranges near the front that are in memory into bytes: cheaper than a system call of their own.
     fn inline_small_files(&mut self) -> io::Result<()> {
+        let mut copied = 0;
         for chunk in self.chunks.iter_mut().take(SLICES_MAX) {
-            let Chunk::File(region) = chunk else { continue };
-            if region.len > COPY_BYTES_MAX || !region.file.is_resident(region.position..region.position + region.len) {
+            let region = match chunk {
+                Chunk::File(region) => region,
+                Chunk::Bytes(bytes) => {
+                    copied += bytes.len() as u64;
+                    continue;
+                }
+            };
+            copied += region.len;
+            let fits = region.len <= COPY_BYTES_MAX && copied <= COPIED_BYTES_MAX;
+            if !fits || !region.file.is_resident(region.position..region.position + region.len) {
                 break;
             }
             *chunk = Chunk::Bytes(read_region(region)?);
