@@ -121,6 +121,34 @@ fn client_rule_42_the_first_batch_comes_whole_whatever_the_limits() {
 }
 
 #[test]
+fn ranges_that_are_copied_and_ranges_that_are_sent_from_their_files_arrive_in_their_places() {
+    let broker = TestBroker::start();
+    let mut client = broker.connect();
+    // Small ones and large ones, and more of either than are copied for one answer.
+    let text = |partition: i32| {
+        let bytes = [100, 7_000, 40_000, 60_000][partition as usize % 4];
+        format!("{partition}").repeat(bytes)
+    };
+    client.create_topic("mixed", 32, &[]);
+    for partition in 0..32 {
+        client.write("mixed", partition, &[&text(partition)]);
+    }
+    let mut request = fetch_request("mixed", 0, 0);
+    request.topics[0].partitions = (0..32).map(|partition| fetch_partition(partition, 0)).collect();
+    // Twice at once: the second answer begins behind the last range of the first.
+    let asked = [client.send(12, &request), client.send(12, &request)];
+    for correlation in asked {
+        let response: FetchResponse = client.receive::<FetchRequest>(12, correlation);
+        for answer in &response.responses[0].partitions {
+            let records = fetched_records(answer);
+            let values: Vec<_> = records.iter().map(|record| record.value.clone()).collect();
+            assert_eq!(values, [Some(Bytes::from(text(answer.partition_index)))], "{}", answer.partition_index);
+        }
+        assert_eq!(response.responses[0].partitions.len(), 32);
+    }
+}
+
+#[test]
 fn client_rule_43_partitions_are_served_in_the_order_asked_for() {
     let broker = TestBroker::start();
     let mut client = broker.connect();
