@@ -1,6 +1,6 @@
 //! How many syncs a second a disk takes, by the number of files that are written and of threads that ask.
 //!
-//! The measurement behind `docs/decisions/group-commit.md`. Run it on the disk in question:
+//! The measurement behind `docs/decisions/several-by-one-sync.md`. Run it on the disk in question:
 //! `cargo run --release -p ottla-log --example sync_many -- DIR`. Not a benchmark of the log; see `measure.rs` for
 //! that.
 
