@@ -4,7 +4,7 @@
 //! take both, or leave an older one in front of a gap, and nobody could tell that from loss. What decides that a
 //! segment must go is the node's retention.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use ottla_types::{Offset, Timestamp};
 
@@ -61,7 +61,10 @@ impl Log {
 
     /// Removes the files of segments that went `file_delete_delay_ms` ago or longer. Returns how many files went.
     pub fn remove_deleted(&mut self, now: Timestamp) -> usize {
-        self.take_deleted(now).remove()
+        let mut deleted = self.take_deleted(now);
+        let removed = deleted.remove();
+        self.put_back(deleted);
+        removed
     }
 
     /// The files of segments that went `file_delete_delay_ms` ago or longer, for the caller to remove.
@@ -76,10 +79,14 @@ impl Log {
         let paths = due.map(|(path, _)| path).collect();
         DeletedFiles { disk: Arc::clone(&self.shared.files.disk), paths }
     }
+
+    /// Takes back those that could not be removed, to be tried again.
+    pub fn put_back(&mut self, deleted: DeletedFiles) {
+        self.retired.files.extend(deleted.paths.into_iter().map(|path| (path, None)));
+    }
 }
 
-/// Files that belong to nothing any more. One that is left, whether it can't be removed or the process ends before,
-/// goes after the next start.
+/// Files that belong to nothing any more. Those that are there when the process ends go after the next start.
 #[derive(Debug)]
 #[must_use = "the files stay until the next start"]
 pub struct DeletedFiles {
@@ -88,8 +95,16 @@ pub struct DeletedFiles {
 }
 
 impl DeletedFiles {
-    /// Removes them, which takes long with large ones: not for a place where anybody waits. Returns how many went.
-    pub fn remove(self) -> usize {
-        self.paths.iter().filter(|path| self.disk.remove(path).is_ok()).count()
+    /// Removes them, which takes long with large ones: not for a place where anybody waits. Returns how many went; the
+    /// others are for [`Log::put_back`].
+    pub fn remove(&mut self) -> usize {
+        let before = self.paths.len();
+        self.paths.retain(|path| self.disk.remove(path).is_err_and(|error| error.kind() != io::ErrorKind::NotFound));
+        before - self.paths.len()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
     }
 }

@@ -764,12 +764,17 @@ impl Partition {
 
     /// Removes the files of segments that retention took, if somebody has the partition open.
     pub(crate) fn remove_deleted(&self, now: Timestamp) {
-        let deleted = match &mut *self.state.lock() {
+        let mut deleted = match &mut *self.state.lock() {
             State::Open(replica) => replica.log_mut().take_deleted(now),
             _ => return,
         };
         // Not under the lock: to give back the blocks of a large file takes tens of milliseconds, and appends wait.
         deleted.remove();
+        if !deleted.is_empty()
+            && let State::Open(replica) = &mut *self.state.lock()
+        {
+            replica.log_mut().put_back(deleted);
+        }
     }
 
     /// Takes new topic settings.

@@ -217,6 +217,26 @@ fn deleted_files_go_after_their_delay_and_are_counted() {
 }
 
 #[test]
+fn a_file_that_cannot_be_removed_is_tried_again() {
+    let sim = SimDisk::new(1);
+    let (mut log, _) = open(&sim, small(), None);
+    put(&mut log, 100);
+    log.roll(NOW).unwrap();
+    put(&mut log, 100);
+    log.advance_start(Offset(1)).unwrap();
+    sync(&mut log);
+    let at = |times: i64| Timestamp(NOW.0 + times * small().file_delete_delay_ms);
+    log.remove_deleted(NOW);
+    sim.fail_after(0);
+    assert_eq!(log.remove_deleted(at(1)), 0);
+    sim.restart();
+    assert_eq!(files(&sim, ".deleted").len(), 2);
+    log.remove_deleted(at(2));
+    assert_eq!(log.remove_deleted(at(3)), 2);
+    assert_eq!(files(&sim, ".deleted"), [] as [String; 0]);
+}
+
+#[test]
 fn a_scrub_reads_what_it_is_to_check_and_nothing_behind() {
     let sim = SimDisk::new(1);
     let (mut log, _) = open(&sim, ottla_log::LogConfig { segment_bytes: 1 << 20, ..small() }, None);
