@@ -17,7 +17,7 @@ use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{self, Poll, Wake, Waker},
     time::Duration,
 };
@@ -194,7 +194,7 @@ impl Connection {
         let mut timer = pin!(tokio::time::sleep_until(self.deadline()));
         loop {
             // Not left to the future: a client that always has another request would never let it come to its turn.
-            let is_stopping = *self.broker.stopping.borrow();
+            let is_stopping = self.broker.is_stopping.load(Ordering::Acquire);
             self.take_requests();
             if is_stopping {
                 self.parked.iter_mut().for_each(Parked::hurry);

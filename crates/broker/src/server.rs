@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeSet, HashMap},
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -117,6 +120,8 @@ pub struct Broker {
     pub(crate) cold_reads: ColdReads,
     pub(crate) sessions: FetchSessions,
     pub(crate) stopping: watch::Sender<bool>,
+    /// The same for those who look at each request: what `stopping` has inside is written by all who look.
+    pub(crate) is_stopping: AtomicBool,
     pub(crate) peers: Arc<Peers>,
     /// The metadata, or who leads its log, has changed.
     pub(crate) changed: Arc<Notify>,
@@ -217,6 +222,7 @@ impl Broker {
             cold_reads: ColdReads::new(),
             sessions: FetchSessions::new(options.fetch_sessions_max, options.memory_bytes / SESSIONS_SHARE),
             stopping: watch::Sender::new(false),
+            is_stopping: AtomicBool::new(false),
             started: Instant::now(),
             connections: Mutex::default(),
             node,
@@ -243,6 +249,7 @@ impl Broker {
     pub fn stop(&self) {
         // Before the connections look: whoever waits for others in a group has to hear that it is in vain.
         self.node.groups().stop();
+        self.is_stopping.store(true, Ordering::Release);
         self.stopping.send_replace(true);
     }
 
