@@ -166,7 +166,7 @@ pub(crate) struct RecentPlaces {
 }
 
 impl RecentPlaces {
-    /// At least twice the entries that wait to be written to the file.
+    /// More than the entries that wait to be written to the file.
     pub(crate) const SLOTS: usize = 32;
 
     /// Called by the writer alone.

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Index entries that wait in memory until they are written together.
-const PENDING_ENTRIES_MAX: usize = 16;
+const PENDING_ENTRIES_MAX: usize = 24;
 const RESERVE_BYTES_MIN: u64 = 64 << 10;
 const RESERVE_BYTES_MAX: u64 = 16 << 20;
 /// The largest file Kafka can read, and what fits a [`SegmentEnd`].
