@@ -6,10 +6,11 @@
 
 use std::{
     io::{self, IoSlice},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 
 /// Bytes around the body: 4 magic, 2 version, 2 zero, 4 CRC.
 const FRAME_BYTES: usize = 12;
@@ -39,15 +40,30 @@ pub fn decode(magic: [u8; 4], version: u16, bytes: &[u8]) -> Option<&[u8]> {
 
 /// Puts the file in place of an older one: after a crash one of the two is there, whole, once the directory is synced.
 pub(crate) fn write(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(TEMPORARY);
-    let file = disk.create(temporary.as_ref())?;
-    file.write_vectored_at(&[IoSlice::new(bytes)], 0)?;
+    let file = write_aside(disk, path, bytes)?;
     // Of no kind, so that nobody takes it for a want of room, which shows before.
     if !cfg!(zoo = "B19") {
         file.sync_data().map_err(io::Error::other)?;
     }
-    disk.rename(temporary.as_ref(), path)
+    put_in_place(disk, path)
+}
+
+/// The first half of [`write`]: under a name that means nothing yet. The file has to be synced before the second.
+pub(crate) fn write_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
+    let file = disk.create(&aside(path))?;
+    file.write_vectored_at(&[IoSlice::new(bytes)], 0)?;
+    Ok(file)
+}
+
+/// The second half.
+pub(crate) fn put_in_place(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    disk.rename(&aside(path), path)
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(TEMPORARY);
+    temporary.into()
 }
 
 /// Replaces a small file whole, for other owners of such files (rule L7): temporary name, sync, rename, sync of the

@@ -482,7 +482,7 @@ impl Disk for SimDisk {
     }
 }
 
-/// Syncs what is in the files. A real one makes their names durable too, which nobody here may count on.
+/// Syncs what is in the files, and their names.
 impl FileSystem for SimDisk {
     fn sync(&self) -> Result<(), SyncError> {
         let mut state = self.state.lock();
@@ -491,6 +491,11 @@ impl FileSystem for SimDisk {
         state.stats.whole_syncs += 1;
         let (failing, lying) = (state.failing_syncs, state.lying_syncs);
         state.files.iter_mut().for_each(|file| file.sync(failing, lying));
+        if !failing && !state.lying_dir_syncs {
+            for change in std::mem::take(&mut state.name_changes) {
+                change.apply(&mut state.durable_nodes);
+            }
+        }
         if failing { Err(error(io::Error::other("simulated failure of a sync"))) } else { Ok(()) }
     }
 

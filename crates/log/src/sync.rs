@@ -1,18 +1,19 @@
 //! Making it durable: what a sync covers, and how far recovery may trust the disk.
 //!
 //! A sync has three parts so that none of it happens under the partition's lock: `begin_sync` says what is to be
-//! done, [`SyncPlan::run`] does it on a thread that may wait, `complete_sync` takes the result. A failure is final
-//! (L10). Every so often a sync is a checkpoint: it also covers the index and a producer snapshot, and only then the
-//! recovery point moves (L8). Next: `recover.rs` for who relies on that.
+//! done, [`SyncPlan::run`] does it on a thread that may wait, or [`SyncPlan::run_together`] for several logs, and
+//! `complete_sync` takes the result. A failure is final (L10). Every so often a sync is a checkpoint: it also covers
+//! the index and a producer snapshot, and only then the recovery point moves (L8). Next: `recover.rs` for who relies
+//! on that.
 
-use std::{io, mem, sync::Arc};
+use std::{io, mem, path::PathBuf, sync::Arc};
 
 use ottla_types::{Offset, Timestamp};
 
 use crate::{
     checked_file,
     cleaned::CleanMark,
-    disk::{Disk, is_out_of_files, is_out_of_room},
+    disk::{Disk, FileSystem, is_out_of_files, is_out_of_room},
     error::SyncError,
     log::{Log, LogPosition, Shared},
     segment::Segment,
@@ -199,24 +200,94 @@ impl SyncPlan {
             Ok(()) => {}
         }
         if synced == Synced::Whole {
-            for offset in &self.obsolete {
-                // One that stays is tried again after the next start.
-                let _ = disk.remove(&files.path(*offset, PRODUCERS));
+            self.remove_obsolete();
+        }
+        Ok(synced)
+    }
+
+    /// Does several at once: what each syncs file by file is synced for all of them by a sync of the file system that
+    /// their logs lie on, and once more if files were put in place. The outcomes are in the order of the plans.
+    pub fn run_together(plans: &[SyncPlan], file_system: &dyn FileSystem) -> Vec<Result<Synced, SyncError>> {
+        let mut outcomes: Vec<_> = plans.iter().map(SyncPlan::write_aside).collect();
+        if let Err(error) = file_system.sync() {
+            // It does not say whose bytes were lost.
+            return vec![Err(error); plans.len()];
+        }
+        let mut renamed = false;
+        for (plan, outcome) in plans.iter().zip(&mut outcomes) {
+            if let Ok(synced) = *outcome {
+                *outcome = plan.put_in_place(synced, &mut renamed);
+            }
+        }
+        if renamed && let Err(error) = file_system.sync() {
+            return vec![Err(error); plans.len()];
+        }
+        for (plan, _) in plans.iter().zip(&outcomes).filter(|(_, outcome)| matches!(outcome, Ok(Synced::Whole))) {
+            plan.remove_obsolete();
+        }
+        outcomes
+    }
+
+    /// What can be done before the batches are durable.
+    fn write_aside(&self) -> Result<Synced, SyncError> {
+        let files = &self.shared.files;
+        for segment in &self.dirty.sealed {
+            match segment.log_file(files).and_then(|file| file.truncate(segment.end().position)) {
+                Err(error) if is_out_of_files(&error) => return Ok(Synced::Nothing),
+                Err(error) => return Err(SyncError::new(&format!("segment {}", segment.base), &error)),
+                Ok(()) => {}
+            }
+        }
+        for (what, path, bytes) in self.beside() {
+            match checked_file::write_aside(files.disk.as_ref(), &path, bytes) {
+                Err(error) if is_out_of_room(&error) || is_out_of_files(&error) => return Ok(Synced::Batches),
+                Err(error) => return Err(SyncError::new(what, &error)),
+                Ok(_) => {}
+            }
+        }
+        Ok(Synced::Whole)
+    }
+
+    /// What can be done once they are.
+    fn put_in_place(&self, synced: Synced, renamed: &mut bool) -> Result<Synced, SyncError> {
+        let files = &self.shared.files;
+        if synced == Synced::Nothing {
+            return Ok(synced);
+        }
+        if self.dirty.holes_below > Offset::ZERO {
+            *renamed = true;
+            match self.raise_holes() {
+                Err(error) if is_out_of_room(&error) || is_out_of_files(&error) => return Ok(Synced::Nothing),
+                Err(error) => return Err(SyncError::new("the file `cleaned`", &error)),
+                Ok(()) => {}
+            }
+        }
+        if synced == Synced::Whole {
+            for (what, path, _) in self.beside() {
+                *renamed = true;
+                let placed = checked_file::put_in_place(files.disk.as_ref(), &path);
+                placed.map_err(|error| SyncError::new(what, &error))?;
             }
         }
         Ok(synced)
     }
 
-    /// Does what is left of it once the file system as a whole was synced, which was begun after the plan was made.
-    pub fn run_rest(&self) -> Result<Synced, SyncError> {
-        // Whatever else it covers has an order to keep, and is rare.
-        if self.is_batches_only() { Ok(Synced::Whole) } else { self.run() }
+    /// The small files that speak about the batches.
+    fn beside(&self) -> impl Iterator<Item = (&'static str, PathBuf, &[u8])> {
+        let files = &self.shared.files;
+        let epochs = self.epochs.as_ref().map(|bytes| ("epochs", files.dir.join(EPOCHS_FILE), &bytes[..]));
+        let snapshot = self.snapshot.as_ref();
+        let snapshot =
+            snapshot.map(|(offset, bytes)| ("producer snapshot", files.path(*offset, PRODUCERS), &bytes[..]));
+        epochs.into_iter().chain(snapshot)
     }
 
-    fn is_batches_only(&self) -> bool {
-        let Unsynced { sealed, names, parent, holes_below, .. } = &self.dirty;
-        let beside = self.index.is_some() || self.epochs.is_some() || self.snapshot.is_some() || self.mark.is_some();
-        !beside && sealed.is_empty() && !names && !parent && *holes_below == Offset::ZERO
+    fn remove_obsolete(&self) {
+        let files = &self.shared.files;
+        for offset in &self.obsolete {
+            // One that stays is tried again after the next start.
+            let _ = files.disk.remove(&files.path(*offset, PRODUCERS));
+        }
     }
 
     fn sync_batches(&self) -> Result<(), (String, io::Error)> {
@@ -243,15 +314,9 @@ impl SyncPlan {
         }
     }
 
-    /// The small files that speak about the batches.
     fn write_beside(&self, disk: &dyn Disk) -> Result<(), (&'static str, io::Error)> {
-        let files = &self.shared.files;
-        if let Some(bytes) = &self.epochs {
-            checked_file::write(disk, &files.dir.join(EPOCHS_FILE), bytes).map_err(|error| ("epochs", error))?;
-        }
-        if let Some((offset, bytes)) = &self.snapshot {
-            let path = files.path(*offset, PRODUCERS);
-            checked_file::write(disk, &path, bytes).map_err(|error| ("producer snapshot", error))?;
+        for (what, path, bytes) in self.beside() {
+            checked_file::write(disk, &path, bytes).map_err(|error| (what, error))?;
         }
         Ok(())
     }

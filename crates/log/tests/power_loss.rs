@@ -5,9 +5,11 @@
 
 mod common;
 
+use std::slice;
+
 use bytes::Bytes;
 use common::*;
-use ottla_log::{Checkpoint, Disk, Log, SimDisk, StoredBatch};
+use ottla_log::{Checkpoint, Disk, Log, SimDisk, StoredBatch, SyncPlan};
 use ottla_records::{BatchHeader, crc_matches};
 use ottla_types::{LeaderEpoch, Offset};
 use proptest::prelude::*;
@@ -148,8 +150,8 @@ fn live(seed: u64, missing: Missing) -> Result<(), String> {
                 }
                 8 => {
                     if let Some(plan) = log.begin_sync() {
-                        sim.file_system("".as_ref()).unwrap().sync().unwrap();
-                        let result = plan.run_rest();
+                        let file_system = sim.file_system("".as_ref()).unwrap();
+                        let result = SyncPlan::run_together(slice::from_ref(&plan), &*file_system).remove(0);
                         log.complete_sync(plan, result).unwrap();
                         history.acknowledged = log.durable_end().offset;
                     }

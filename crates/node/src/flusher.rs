@@ -3,7 +3,8 @@
 //! Appends only put their partition on a list. Each thread takes the partition that waits longest, syncs its files,
 //! publishes its new high watermark and wakes who waits for it. Whatever is appended to a partition during its sync is
 //! its next one, so the number of syncs follows the speed of the disk and not the number of requests. Several that wait
-//! are synced at once by a sync of the file system, where that is as cheap as that of one file.
+//! are synced at once by a sync of the file system, where that is as cheap as that of one file. What is only synced for
+//! the next recovery's sake waits behind all others, and is synced so if it is much.
 //!
 //! What is not here: what a sync covers (`ottla_log::SyncPlan`) and what its failure means (`partition.rs`).
 
@@ -16,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ottla_log::{FileSystem, SyncError};
+use ottla_log::{FileSystem, SyncError, SyncPlan, Synced};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{partition::Partition, waiters::Wakes};
@@ -32,6 +33,10 @@ const APART_MAX_BESIDE: usize = 2;
 const TOGETHER_MIN: usize = 3;
 /// The most that are: their answers leave when the last is done.
 const GROUP_MAX: usize = 256;
+/// From so many on those that nobody waits for are synced together, whatever else is to be written.
+const REGULAR_MIN: usize = 64;
+/// The most of these that are: what each has to do is in memory until the sync is done.
+const REGULAR_MAX: usize = 1024;
 /// With more than this yet to be written, by whomever, a sync of the file system would wait for others.
 const UNWRITTEN_MAX: u64 = 8 << 20;
 /// How long a look at that is believed.
@@ -54,6 +59,9 @@ struct Queue {
     /// wants anything sooner.
     gathering: Vec<Arc<Partition>>,
     due: Option<Instant>,
+    /// Those of the regular round, where they are many, and whether a thread is at them.
+    regular: Vec<Arc<Partition>>,
+    at_regular: bool,
     /// Whether a thread waits for `due`.
     timed: bool,
     idle: usize,
@@ -90,6 +98,17 @@ impl Flusher {
         self.call_for_help(&queue);
     }
 
+    /// Puts partitions on the list of which each has been marked as on it, for syncs that nobody waits for.
+    pub(crate) fn request_regular(&self, partitions: Vec<Arc<Partition>>) {
+        let mut queue = self.queue.lock();
+        if self.file_system.is_some() && partitions.len() >= REGULAR_MIN {
+            queue.regular.extend(partitions);
+        } else {
+            partitions.into_iter().for_each(|partition| queue.push(Some(partition)));
+        }
+        self.call_for_help(&queue);
+    }
+
     /// Ends the threads once the list is empty, and waits for them. `false` if one ended by a bug.
     pub(crate) fn stop(&self) -> bool {
         self.queue.lock().stopping = true;
@@ -104,18 +123,26 @@ impl Flusher {
 
     fn run(self: Arc<Self>) {
         let mut queue = self.queue.lock();
-        while let Some(group) = self.next(&mut queue) {
-            let whole = group.len() > 1;
-            queue.busy += 1;
-            queue.whole |= whole;
-            if queue.has_more() && queue.idle == 0 && queue.threads.len() < APART_MAX {
+        while let Some(Group { partitions, regular }) = self.next(&mut queue) {
+            let whole = partitions.len() > 1 && !regular;
+            if regular {
+                queue.at_regular = true;
+            } else {
+                queue.busy += 1;
+                queue.whole |= whole;
+            }
+            if queue.has_work() && queue.idle == 0 && queue.threads.len() < APART_MAX {
                 // Where no thread can be had the others do all the work.
                 let _ = self.add_thread(&mut queue);
             }
             self.call_for_help(&queue);
-            let again = MutexGuard::unlocked(&mut queue, || self.sync(group));
-            queue.busy -= 1;
-            queue.whole &= !whole;
+            let again = MutexGuard::unlocked(&mut queue, || self.sync(partitions));
+            if regular {
+                queue.at_regular = false;
+            } else {
+                queue.busy -= 1;
+                queue.whole &= !whole;
+            }
             again.into_iter().for_each(|partition| queue.push(Some(partition)));
         }
         // One may wait for another to be through.
@@ -123,7 +150,7 @@ impl Flusher {
     }
 
     /// The partitions to sync next, as soon as there are any. `None`: the thread is to end.
-    fn next(&self, queue: &mut MutexGuard<'_, Queue>) -> Option<Vec<Arc<Partition>>> {
+    fn next(&self, queue: &mut MutexGuard<'_, Queue>) -> Option<Group> {
         loop {
             if queue.stopping || queue.due.is_some_and(|due| due <= Instant::now()) {
                 queue.end_gathering();
@@ -132,11 +159,15 @@ impl Flusher {
                 self.look(queue);
             }
             if queue.has_more() {
-                let group = if queue.together && queue.ready.len() >= TOGETHER_MIN { GROUP_MAX } else { 1 };
-                let group = group.min(queue.ready.len());
-                return Some(queue.ready.drain(..group).collect());
+                let most = if queue.together && queue.ready.len() >= TOGETHER_MIN { GROUP_MAX } else { 1 };
+                let most = most.min(queue.ready.len());
+                return Some(Group { partitions: queue.ready.drain(..most).collect(), regular: false });
             }
-            if queue.stopping && queue.ready.is_empty() {
+            if queue.has_regular() {
+                let most = REGULAR_MAX.min(queue.regular.len());
+                return Some(Group { partitions: queue.regular.drain(..most).collect(), regular: true });
+            }
+            if queue.stopping && queue.ready.is_empty() && queue.regular.is_empty() {
                 return None;
             }
             queue.idle += 1;
@@ -164,24 +195,27 @@ impl Flusher {
 
     /// Wakes an idle thread if there is something to do or to wait for.
     fn call_for_help(&self, queue: &Queue) {
-        if queue.idle > 0 && (queue.has_more() || (queue.due.is_some() && !queue.timed)) {
+        if queue.idle > 0 && (queue.has_work() || (queue.due.is_some() && !queue.timed)) {
             self.wanted.notify_one();
         }
     }
 
     /// Syncs partitions, publishes the outcomes and returns those that want it again.
     fn sync(&self, mut group: Vec<Arc<Partition>>) -> Vec<Arc<Partition>> {
-        let plans: Vec<_> = group.iter().map(|partition| partition.begin_sync()).collect();
-        let whole = self.file_system.as_ref().filter(|_| group.len() > 1);
-        let whole = whole.map(|file_system| guarded(|| file_system.sync()));
+        let mut planned = Vec::with_capacity(group.len());
+        let mut plans = Vec::with_capacity(group.len());
+        for partition in &group {
+            if let Some(plan) = partition.begin_sync() {
+                planned.push(partition);
+                plans.push(plan);
+            }
+        }
+        let outcomes = match self.file_system.as_deref().filter(|_| plans.len() > 1) {
+            Some(file_system) => guarded(&plans, || SyncPlan::run_together(&plans, file_system)),
+            None => guarded(&plans, || plans.iter().map(SyncPlan::run).collect()),
+        };
         let mut wakes = Wakes::default();
-        for (partition, plan) in group.iter().zip(plans) {
-            let Some(plan) = plan else { continue };
-            let outcome = match &whole {
-                None => guarded(|| plan.run()),
-                Some(Ok(())) => guarded(|| plan.run_rest()),
-                Some(Err(error)) => Err(error.clone()),
-            };
+        for ((partition, plan), outcome) in planned.into_iter().zip(plans).zip(outcomes) {
             partition.complete_sync(plan, outcome, &mut wakes);
         }
         wakes.wake();
@@ -190,11 +224,29 @@ impl Flusher {
     }
 }
 
+type Outcome = Result<Synced, SyncError>;
+
+/// What one thread syncs at a time.
+struct Group {
+    partitions: Vec<Arc<Partition>>,
+    /// They are of the regular round: others may be synced meanwhile.
+    regular: bool,
+}
+
 impl Queue {
     /// Whether another thread may begin with a sync, and has one to begin.
     fn has_more(&self) -> bool {
         let busy_max = if self.together { APART_MAX_BESIDE } else { APART_MAX };
         !self.ready.is_empty() && !self.whole && self.busy < busy_max
+    }
+
+    /// Whether one may begin with those of the regular round.
+    fn has_regular(&self) -> bool {
+        !self.regular.is_empty() && !self.at_regular
+    }
+
+    fn has_work(&self) -> bool {
+        self.has_more() || self.has_regular()
     }
 
     fn push(&mut self, partition: Option<Arc<Partition>>) {
@@ -215,7 +267,7 @@ impl Queue {
     }
 }
 
-/// A sync that panicked told us nothing, which is the same as a sync that failed.
-fn guarded<R>(sync: impl FnOnce() -> Result<R, SyncError>) -> Result<R, SyncError> {
-    catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| Err(SyncError::lost()))
+/// Outcomes of syncs. One that panicked told us nothing, which is the same as if it had failed.
+fn guarded(plans: &[SyncPlan], sync: impl FnOnce() -> Vec<Outcome>) -> Vec<Outcome> {
+    catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| vec![Err(SyncError::lost()); plans.len()])
 }

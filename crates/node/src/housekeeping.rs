@@ -138,15 +138,19 @@ impl Shared {
         let expiration_ms = self.controller.broker_config().producer_id_expiration_ms;
         let disk_bytes = self.storage.disk_bytes();
         let regular = round.is_multiple_of(CHECKPOINT_ROUNDS);
+        let mut unsynced = Vec::new();
         for topic in topics.iter() {
             if full || has_budget(topic) {
                 enforce(topic, disk_bytes, now);
             }
             for partition in &topic.partitions {
-                partition.housekeep(now, expiration_ms, regular);
+                if partition.housekeep(now, expiration_ms, regular) {
+                    unsynced.push(Arc::clone(partition));
+                }
                 partition.tick();
             }
         }
+        self.storage.flusher().request_regular(unsynced);
         self.storage.remove_discarded(now);
         if self.storage.take_checkpoint_wanted() || regular {
             let (disk, metadata) = (&**self.storage.disk(), self.controller.checkpoint());

@@ -744,10 +744,11 @@ impl Partition {
     }
 
     /// Regular housekeeping that costs nothing on a partition nobody opened: expired producers, deleted segments,
-    /// idle files, and syncs that nobody waits for.
-    pub(crate) fn housekeep(self: &Arc<Self>, now: Timestamp, producer_expiration_ms: i64, sync_all: bool) {
+    /// idle files, and syncs that nobody waits for. Whether the partition is now owed one, of the flusher's
+    /// [`Flusher::request_regular`].
+    pub(crate) fn housekeep(self: &Arc<Self>, now: Timestamp, producer_expiration_ms: i64, sync_all: bool) -> bool {
         if !matches!(&*self.state.lock(), State::Open(_)) {
-            return;
+            return false;
         }
         self.remove_deleted(now);
         let unsynced = self.with(|replica| {
@@ -756,10 +757,17 @@ impl Partition {
             log.close_idle_files();
             log.needs_sync()
         });
-        let soon = sync_all || self.config.load().flush_ms < LAZY_SYNC_MS;
-        if soon && unsynced == Ok(true) {
-            self.request_sync(false);
+        let config = self.config.load();
+        let soon = sync_all || config.flush_ms < LAZY_SYNC_MS;
+        if !soon || unsynced != Ok(true) {
+            return false;
         }
+        if durability(&config) == Durability::Fsync {
+            // Consumers may wait to see it.
+            self.request_sync(false);
+            return false;
+        }
+        self.sync.fetch_or(SYNC_LISTED | SYNC_ASKED, Ordering::AcqRel) & SYNC_LISTED == 0
     }
 
     /// Removes the files of segments that retention took, if somebody has the partition open.

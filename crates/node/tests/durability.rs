@@ -4,7 +4,12 @@
 
 mod common;
 
-use std::{path::Path, sync::Arc, thread, time::Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use common::{
     DEADLINE, NOW, append, append_unawaited, batch, create, eventually, open, open_with, partition, produce, read_all,
@@ -122,6 +127,53 @@ fn a_file_system_with_much_else_to_write_is_not_waited_for() {
         }
     }
     assert_eq!(disk.stats().whole_syncs, 0);
+}
+
+/// Appends to very many partitions of which nobody waits for a sync, until there was one of the file system for what
+/// was appended last. How many were appended to each.
+fn append_until_synced_together(disk: &SimDisk, node: &Node) -> i64 {
+    // Far too much for those that somebody waits for to be synced so.
+    disk.set_unwritten(1 << 30);
+    create(node, "t", 100, &[("ottla.durability", "replicated"), ("flush.ms", "1000")]);
+    let (mut rounds, mut appended) = (0, None);
+    eventually("a sync of the file system", || {
+        // A regular round that came amid the last ones has left too few for another.
+        if appended.is_none_or(|(at, _)| Instant::now() - at > Duration::from_secs(3)) {
+            for index in 0..100 {
+                append_unawaited(&partition(node, "t", index), &batch(&format!("{rounds}"))).unwrap();
+            }
+            rounds += 1;
+            appended = Some((Instant::now(), disk.stats().whole_syncs));
+        }
+        appended.is_some_and(|(_, before)| disk.stats().whole_syncs > before)
+    });
+    rounds
+}
+
+#[test]
+fn b12_l8_very_many_that_nobody_waits_for_are_synced_together_and_survive_a_power_cut() {
+    for seed in 0..3 {
+        let disk = SimDisk::new(seed);
+        let rounds = append_until_synced_together(&disk, &open(&disk));
+        let after = open(&disk.crash());
+        let all: Vec<_> = (0..rounds).map(|round| (Offset(round), format!("{round}"))).collect();
+        for index in 0..100 {
+            assert_eq!(read_all(&partition(&after, "t", index)), all, "seed {seed}, partition {index}");
+        }
+    }
+}
+
+#[test]
+fn l10_a_failed_sync_of_very_many_takes_the_directory_offline() {
+    let disk = SimDisk::new(6);
+    let node = open(&disk);
+    append_until_synced_together(&disk, &node);
+    disk.fail_syncs(true);
+    for index in 0..100 {
+        let appended = append_unawaited(&partition(&node, "t", index), &batch("lost"));
+        assert!(appended.is_ok() || node.has_failed());
+    }
+    eventually("the failed sync", || node.has_failed());
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What a sync covers, says and costs, and what is left to the next where one could not be done (rules L8, L10, L11);
 //! and what a scrub reads.
 
-use ottla_log::{Disk, Log, ScrubCursor, SimDisk, Synced};
-use ottla_types::{Offset, Timestamp};
+use std::path::PathBuf;
+
+use ottla_log::{Disk, Log, ScrubCursor, SimDisk, SyncError, SyncPlan, Synced};
+use ottla_types::{LeaderEpoch, Offset, Timestamp};
 
 use crate::common::*;
 
@@ -53,7 +55,7 @@ fn a_sync_costs_one_call_unless_there_is_more_to_make_durable() {
     put(&mut log, 100);
     assert_eq!(cost(&mut log), (1, 0));
     assert_eq!(cost(&mut log), (0, 0));
-    log.assign_epoch(ottla_types::LeaderEpoch(9)).unwrap();
+    log.assign_epoch(LeaderEpoch(9)).unwrap();
     assert_eq!(cost(&mut log), (1, 1), "the file of epochs, and its name");
 }
 
@@ -105,6 +107,94 @@ fn l10_l11_what_lies_beside_the_batches_waits_for_room_and_any_other_failure_end
         assert_eq!(log.durable_end() == log.end(), full);
         assert_eq!(log.begin_sync().is_some(), full, "it is still to be done");
     }
+}
+
+/// Three logs on one disk, each with a batch, a closed segment, an epoch and a producer to make durable.
+fn three(sim: &SimDisk) -> Vec<Log> {
+    let one = |number: i64| {
+        let dir = format!("data/{number}").into();
+        let (mut log, _) = Log::open(disk(sim), dir, small(), None, NOW).unwrap();
+        log.assign_epoch(LeaderEpoch(7)).unwrap();
+        append(&mut log, idempotent(number, 0, 0, 1));
+        log.roll(NOW).unwrap();
+        put(&mut log, 100);
+        log
+    };
+    (0..3).map(one).collect()
+}
+
+/// What became of each.
+fn sync_together(sim: &SimDisk, logs: &mut [Log], meanwhile: impl FnOnce()) -> Vec<Result<Synced, SyncError>> {
+    let plans: Vec<_> = logs.iter_mut().map(|log| log.begin_sync().unwrap()).collect();
+    meanwhile();
+    let outcomes = SyncPlan::run_together(&plans, &*sim.file_system("".as_ref()).unwrap());
+    for ((log, plan), outcome) in logs.iter_mut().zip(plans).zip(&outcomes) {
+        assert_eq!(log.complete_sync(plan, outcome.clone()).is_ok(), outcome.is_ok());
+    }
+    outcomes
+}
+
+#[test]
+fn l8_logs_synced_together_are_durable_with_all_that_speaks_about_them() {
+    let sim = SimDisk::new(1);
+    let mut logs = three(&sim);
+    let (before, used) = (sim.stats(), sim.used());
+    let outcomes = sync_together(&sim, &mut logs, || {});
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Synced::Whole))), "{outcomes:?}");
+    let after = sim.stats();
+    assert!(sim.used() < used, "closed segments give back what was reserved for them");
+    assert_eq!(after.whole_syncs - before.whole_syncs, 2, "the batches, and the names of the files beside them");
+    assert_eq!((after.syncs, after.dir_syncs), (before.syncs, before.dir_syncs), "and nothing one by one");
+    let sim = sim.crash();
+    for (number, log) in logs.iter().enumerate() {
+        let dir: PathBuf = format!("data/{number}").into();
+        assert!(sim.list(&dir).unwrap().iter().any(|name| name.ends_with(".producers")), "a snapshot");
+        let (again, recovered) = Log::open(disk(&sim), dir, small(), Some(log.checkpoint()), NOW).unwrap();
+        assert_eq!((recovered.damaged, recovered.truncated_bytes), (None, 0));
+        assert_eq!((again.end(), again.epochs()), (log.end(), log.epochs()));
+        assert_eq!(contents(&again), contents(log));
+        assert!(again.producers().same_state(log.producers()));
+    }
+    for log in &mut logs {
+        put(log, 100);
+    }
+    let before = sim.stats().whole_syncs;
+    sync_together(&sim, &mut logs, || {});
+    assert_eq!(sim.stats().whole_syncs - before, 1, "where there is nothing beside");
+}
+
+#[test]
+fn l10_l11_logs_synced_together_wait_for_room_and_a_failure_ends_all_of_them() {
+    for full in [true, false] {
+        let sim = SimDisk::new(1);
+        let mut logs = three(&sim);
+        let outcomes = sync_together(&sim, &mut logs, || match full {
+            // Less than is in use: what a closed segment gives back is not enough either.
+            true => sim.set_capacity(Some(1)),
+            false => sim.fail_syncs(true),
+        });
+        for (log, outcome) in logs.iter_mut().zip(outcomes) {
+            assert!(matches!((full, &outcome), (true, Ok(Synced::Batches)) | (false, Err(_))), "{outcome:?}");
+            assert_eq!(log.durable_end() == log.end(), full);
+        }
+        sim.set_capacity(None);
+        sim.fail_syncs(false);
+        for mut log in logs {
+            assert_eq!(log.begin_sync().is_some(), full, "it is still to be done");
+        }
+    }
+}
+
+#[test]
+fn l11_logs_synced_together_without_descriptors_leave_it_to_the_next_sync() {
+    let sim = SimDisk::new(1);
+    let mut logs = three(&sim);
+    let outcomes = sync_together(&sim, &mut logs, || sim.fail_opens(true));
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Synced::Batches))), "{outcomes:?}");
+    sim.fail_opens(false);
+    let outcomes = sync_together(&sim, &mut logs, || {});
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Synced::Whole))), "{outcomes:?}");
+    assert!(logs.iter().all(|log| !log.needs_sync() && log.recovery_point() == log.end().offset));
 }
 
 #[test]
