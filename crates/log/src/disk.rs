@@ -55,7 +55,7 @@ pub trait Disk: Send + Sync + Debug {
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// The file system that holds the directory `path`, to be synced as a whole; none where that is not known to be
     /// cheap, to reach the disk and to report what failed. It has to be taken before anything is written that its
-    /// syncs are to cover: failures are reported from then on.
+    /// syncs are to cover: failures are reported from then on, each once. Who syncs beside others takes one of its own.
     fn file_system(&self, _path: &Path) -> Option<Arc<dyn FileSystem>> {
         None
     }

@@ -6,9 +6,9 @@
 //! following the end ([`LogReader::follow`]), by time ([`LogReader::find_by_timestamp`]). `examples/follow.rs` shows
 //! them.
 //!
-//! Durability in three steps, none of which waits under a lock: [`Log::begin_sync`], [`SyncPlan::run`] on a thread that
-//! may wait, [`Log::complete_sync`]. Compaction likewise: [`Log::plan_clean`], [`CleanPlan::run`]. What the owner keeps
-//! for the next [`Log::open`] is a [`Checkpoint`].
+//! Durability in three steps, none of which waits under a lock: [`Log::begin_sync`], [`SyncPlan::run`] or for several
+//! logs [`SyncPlan::run_together`] on a thread that may wait, [`Log::complete_sync`]. Compaction likewise:
+//! [`Log::plan_clean`], [`CleanPlan::run`]. What the owner keeps for the next [`Log::open`] is a [`Checkpoint`].
 //!
 //! Not here: who leads, what is acknowledged, which segments are too old (`ottla-replica`, `ottla-node`), and what the
 //! bytes of a batch mean (`ottla-records`).

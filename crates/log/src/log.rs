@@ -38,6 +38,7 @@ use crate::{
 /// Index entries that wait in memory until they are written together.
 const PENDING_ENTRIES_MAX: usize = 24;
 const RESERVE_BYTES_MIN: u64 = 64 << 10;
+const DOUBLED_MAX: u64 = 1 << 20;
 const RESERVE_BYTES_MAX: u64 = 16 << 20;
 /// The largest file Kafka can read, and what fits a [`SegmentEnd`].
 pub(crate) const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
@@ -211,7 +212,8 @@ impl Active {
         }
         let from = self.reserved.max(self.segment.end().position);
         let whole = config.segment_bytes.min(config.roll_bytes);
-        let step = if config.preallocate { whole } else { (end / 4).max(RESERVE_BYTES_MIN) };
+        // A small file at least doubles: each call costs as much as the write of a batch.
+        let step = if config.preallocate { whole } else { (end / 4).max(end.clamp(RESERVE_BYTES_MIN, DOUBLED_MAX)) };
         let step = step.min(RESERVE_BYTES_MAX.max(if config.preallocate { whole } else { 0 }));
         let generous = (from + step).min(whole.max(end)).max(end);
         let reserved = file.reserve(from, generous - from).map(|()| generous).or_else(|error| match error.kind() {

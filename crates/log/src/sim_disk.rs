@@ -2,9 +2,10 @@
 //!
 //! The model (docs: rule pages of the `Disk` seam): a file is what was durable at its last good sync plus the writes
 //! since. A crash keeps any subset of those writes, 4 KiB page by page, tears pages at 512 bytes, may leave zeros or
-//! garbage where a lengthened file was not written, and loses any subset of the creations, renames and removals whose
-//! directory was not synced. A failing sync drops the pages it was to write, as Linux does. Space is a byte budget.
-//! The same seed and the same calls give the same disk. Next: `disk.rs` for the traits.
+//! garbage where a lengthened file was not written, and loses any subset of the creations, renames and removals that
+//! neither a sync of their directory nor one of the file system came after. A failing sync drops the pages it was to
+//! write, as Linux does. Space is a byte budget. The same seed and the same calls give the same disk. Next: `disk.rs`
+//! for the traits.
 
 use std::{
     collections::BTreeMap,
@@ -66,6 +67,7 @@ struct State {
     failing_opens: bool,
     lying_syncs: bool,
     lying_dir_syncs: bool,
+    full_dirs: bool,
     unwritten: u64,
     calls_left: Option<u64>,
     stats: SimStats,
@@ -106,6 +108,7 @@ impl SimDisk {
             failing_opens: false,
             lying_syncs: false,
             lying_dir_syncs: false,
+            full_dirs: false,
             unwritten: 0,
             calls_left: None,
             stats: SimStats::default(),
@@ -209,7 +212,12 @@ impl SimDisk {
         self.state.lock().lying_syncs = lie;
     }
 
-    /// From now on directory syncs answer "done" and do nothing.
+    /// From now on no directory has room for another name: a rename needs it before the old one goes.
+    pub fn fill_dirs(&self, full: bool) {
+        self.state.lock().full_dirs = full;
+    }
+
+    /// From now on syncs of names answer "done" and do nothing, also those of the whole file system.
     pub fn lie_about_dir_syncs(&self, lie: bool) {
         self.state.lock().lying_dir_syncs = lie;
     }
@@ -403,6 +411,9 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.change()?;
+        if state.full_dirs {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let node = *state.nodes.get(from).ok_or(io::ErrorKind::NotFound)?;
         state.rename_now(NameChange::Rename(from.to_path_buf(), to.to_path_buf(), node));
         Ok(())

@@ -213,13 +213,14 @@ impl SyncPlan {
             // It does not say whose bytes were lost.
             return vec![Err(error); plans.len()];
         }
-        let mut renamed = false;
         for (plan, outcome) in plans.iter().zip(&mut outcomes) {
             if let Ok(synced) = *outcome {
-                *outcome = plan.put_in_place(synced, &mut renamed);
+                *outcome = plan.put_in_place(synced);
             }
         }
-        if renamed && let Err(error) = file_system.sync() {
+        if plans.iter().any(SyncPlan::names_files)
+            && let Err(error) = file_system.sync()
+        {
             return vec![Err(error); plans.len()];
         }
         for (plan, _) in plans.iter().zip(&outcomes).filter(|(_, outcome)| matches!(outcome, Ok(Synced::Whole))) {
@@ -231,6 +232,11 @@ impl SyncPlan {
     /// What can be done before the batches are durable.
     fn write_aside(&self) -> Result<Synced, SyncError> {
         let files = &self.shared.files;
+        match self.write_out() {
+            Err((_, error)) if is_out_of_files(&error) => return Ok(Synced::Nothing),
+            Err((what, error)) => return Err(SyncError::new(&what, &error)),
+            Ok(()) => {}
+        }
         for segment in &self.dirty.sealed {
             match segment.log_file(files).and_then(|file| file.truncate(segment.end().position)) {
                 Err(error) if is_out_of_files(&error) => return Ok(Synced::Nothing),
@@ -248,28 +254,33 @@ impl SyncPlan {
         Ok(Synced::Whole)
     }
 
-    /// What can be done once they are.
-    fn put_in_place(&self, synced: Synced, renamed: &mut bool) -> Result<Synced, SyncError> {
+    /// What can be done once they are, after the first half. Whatever it did gets a name that is yet to be synced.
+    fn put_in_place(&self, synced: Synced) -> Result<Synced, SyncError> {
         let files = &self.shared.files;
         if synced == Synced::Nothing {
             return Ok(synced);
         }
-        if self.dirty.holes_below > Offset::ZERO {
-            *renamed = true;
-            match self.raise_holes() {
-                Err(error) if is_out_of_room(&error) || is_out_of_files(&error) => return Ok(Synced::Nothing),
-                Err(error) => return Err(SyncError::new("the file `cleaned`", &error)),
+        match self.raise_holes() {
+            Err(error) if is_out_of_room(&error) || is_out_of_files(&error) => return Ok(Synced::Nothing),
+            Err(error) => return Err(SyncError::new("the file `cleaned`", &error)),
+            Ok(()) => {}
+        }
+        if synced == Synced::Batches {
+            return Ok(synced);
+        }
+        for (what, path, _) in self.beside() {
+            match checked_file::put_in_place(files.disk.as_ref(), &path) {
+                Err(error) if is_out_of_room(&error) || is_out_of_files(&error) => return Ok(Synced::Batches),
+                Err(error) => return Err(SyncError::new(what, &error)),
                 Ok(()) => {}
             }
         }
-        if synced == Synced::Whole {
-            for (what, path, _) in self.beside() {
-                *renamed = true;
-                let placed = checked_file::put_in_place(files.disk.as_ref(), &path);
-                placed.map_err(|error| SyncError::new(what, &error))?;
-            }
-        }
         Ok(synced)
+    }
+
+    /// Whether it gives files their names, or another content.
+    fn names_files(&self) -> bool {
+        self.dirty.holes_below > Offset::ZERO || self.epochs.is_some() || self.snapshot.is_some()
     }
 
     /// The small files that speak about the batches.
@@ -290,10 +301,18 @@ impl SyncPlan {
         }
     }
 
-    fn sync_batches(&self) -> Result<(), (String, io::Error)> {
-        if let Some(segment) = self.active.as_ref().filter(|_| self.dirty.bytes >= BULK_BYTES) {
-            write_out(segment, &self.shared).map_err(|error| (format!("segment {}", segment.base), error))?;
+    /// Leaves so little to the sync that an append hardly ever waits for it.
+    fn write_out(&self) -> Result<(), (String, io::Error)> {
+        match self.active.as_ref().filter(|_| self.dirty.bytes >= BULK_BYTES) {
+            Some(segment) => {
+                write_out(segment, &self.shared).map_err(|error| (format!("segment {}", segment.base), error))
+            }
+            None => Ok(()),
         }
+    }
+
+    fn sync_batches(&self) -> Result<(), (String, io::Error)> {
+        self.write_out()?;
         let sealed = self.dirty.sealed.iter().map(|segment| (segment, true));
         for (segment, sealed) in sealed.chain(self.active.iter().map(|segment| (segment, false))) {
             sync_segment(segment, &self.shared, sealed)
@@ -323,8 +342,7 @@ impl SyncPlan {
 
     fn sync_names(&self, disk: &dyn Disk) -> io::Result<()> {
         let dir = &self.shared.files.dir;
-        let holes = self.dirty.holes_below > Offset::ZERO;
-        if self.dirty.names || holes || self.epochs.is_some() || self.snapshot.is_some() {
+        if self.dirty.names || self.names_files() {
             disk.sync_dir(dir)?;
         }
         match dir.parent() {
@@ -334,7 +352,6 @@ impl SyncPlan {
     }
 }
 
-/// Leaves so little to the sync that an append hardly ever waits for it.
 fn write_out(segment: &Segment, shared: &Shared) -> io::Result<()> {
     let file = segment.log_file(&shared.files)?;
     // Once more for what was appended meanwhile, which is much less.

@@ -102,16 +102,18 @@ pub(crate) fn write_out(_file: &File, _end: u64) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
 pub(crate) struct WholeFileSystem {
-    /// Any directory of it. What failed since this was opened is reported by its next sync.
+    /// Any directory of it. What failed since this was opened is reported by its next sync, and by no other.
     dir: File,
+    /// Whether the last that a sync writes is left in the disk's cache.
+    needs_flush: bool,
     /// `/proc/meminfo`.
     memory: File,
 }
 
 #[cfg(target_os = "linux")]
 impl WholeFileSystem {
-    /// The first kernel whose `syncfs` says what could not be written.
-    const LINUX_MIN: (u32, u32) = (5, 8);
+    /// The first kernel whose `syncfs` says what could not be written, metadata (5.17) and data (5.8).
+    const LINUX_MIN: (u32, u32) = (5, 17);
     /// Those whose `syncfs` has the disk empty its cache, and costs about as much as the sync of one file. Others leave
     /// it to each file (FUSE) or write all of their metadata anew (btrfs).
     const KINDS: [&str; 2] = ["ext4", "xfs"];
@@ -121,14 +123,23 @@ impl WholeFileSystem {
             return None;
         }
         let dir = File::open(dir).ok()?;
-        let kind =
-            kind_of(rustix::fs::fstat(&dir).ok()?.st_dev, &std::fs::read_to_string("/proc/self/mountinfo").ok()?)?;
+        let device = rustix::fs::fstat(&dir).ok()?.st_dev;
+        let kind = kind_of(device, &std::fs::read_to_string("/proc/self/mountinfo").ok()?)?;
         let memory = File::open("/proc/meminfo").ok()?;
-        Self::KINDS.contains(&kind.as_str()).then_some(WholeFileSystem { dir, memory })
+        let needs_flush = kind == "ext4" && !has_journal(device);
+        Self::KINDS.contains(&kind.as_str()).then_some(WholeFileSystem { dir, needs_flush, memory })
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.dir)?)
+        rustix::fs::syncfs(&self.dir)?;
+        if self.needs_flush {
+            // Without a journal directories and extents are written after `syncfs` had the disk empty its cache. The
+            // sync of one file, whichever, has it done at its end.
+            rustix::fs::fsync(&self.dir)?;
+        }
+        // A file system that gave up takes the call and does nothing.
+        let read_only = rustix::fs::fstatvfs(&self.dir)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+        if read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
     pub(crate) fn unwritten(&self) -> io::Result<u64> {
@@ -152,6 +163,17 @@ impl WholeFileSystem {
 fn linux_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Whether the ext4 on this device has a journal; also `false` if it does not say.
+#[cfg(target_os = "linux")]
+fn has_journal(device: u64) -> bool {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let Ok(block) = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")) else { return false };
+    let Some(name) = block.file_name().and_then(|name| name.to_str()) else { return false };
+    // The number of its thread; `<none>` otherwise.
+    let task = std::fs::read_to_string(format!("/sys/fs/ext4/{name}/journal_task"));
+    task.is_ok_and(|task| task.trim().parse::<u32>().is_ok())
 }
 
 /// The kind of file system that is mounted from `device`, by the text of `/proc/self/mountinfo` (proc(5)).

@@ -180,7 +180,12 @@ fn live(seed: u64, missing: Missing) -> Result<(), String> {
             && let Some(plan) = log.begin_sync()
         {
             sim.fail_after(dice.roll(8));
-            if plan.run().is_ok() {
+            let file_system = sim.file_system("".as_ref()).unwrap();
+            let result = match dice.roll(2) {
+                0 => plan.run(),
+                _ => SyncPlan::run_together(slice::from_ref(&plan), &*file_system).remove(0),
+            };
+            if result.is_ok() {
                 history.acknowledged = plan.to().offset;
             }
         }

@@ -12,12 +12,13 @@ use std::{
     collections::VecDeque,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use ottla_log::{FileSystem, SyncError, SyncPlan, Synced};
+use ottla_log::{Disk, FileSystem, SyncError, SyncPlan, Synced};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{partition::Partition, waiters::Wakes};
@@ -29,7 +30,7 @@ const LINGER: Duration = Duration::from_millis(5);
 const APART_MAX: usize = 12;
 /// The same where the file system may be synced: what comes meanwhile is to gather.
 const APART_MAX_BESIDE: usize = 2;
-/// So many that wait are synced together, and no other sync begins until that is done.
+/// So many that wait are synced together, and no other sync but the regular round's begins until that is done.
 const TOGETHER_MIN: usize = 3;
 /// The most that are: their answers leave when the last is done.
 const GROUP_MAX: usize = 256;
@@ -48,8 +49,9 @@ pub(crate) struct Flusher {
     queue: Mutex<Queue>,
     /// For a thread with nothing to do: there is.
     wanted: Condvar,
-    /// The one that all partitions lie on.
+    /// The one that all partitions lie on; and once more for the regular round, as each is told once what failed.
     file_system: Option<Arc<dyn FileSystem>>,
+    beside: Option<Arc<dyn FileSystem>>,
 }
 
 #[derive(Default)]
@@ -65,7 +67,7 @@ struct Queue {
     /// Whether a thread waits for `due`.
     timed: bool,
     idle: usize,
-    /// Threads in a sync.
+    /// Threads in a sync, but for the one that is `at_regular`.
     busy: usize,
     /// Whether one of them syncs the file system.
     whole: bool,
@@ -78,8 +80,9 @@ struct Queue {
 
 impl Flusher {
     /// Starts the first thread; others come when there is more to do than it can.
-    pub(crate) fn start(file_system: Option<Arc<dyn FileSystem>>) -> io::Result<Arc<Flusher>> {
-        let flusher = Arc::new(Flusher { queue: Mutex::default(), wanted: Condvar::new(), file_system });
+    pub(crate) fn start(disk: &dyn Disk, dir: &Path) -> io::Result<Arc<Flusher>> {
+        let (file_system, beside) = (disk.file_system(dir), disk.file_system(dir));
+        let flusher = Arc::new(Flusher { queue: Mutex::default(), wanted: Condvar::new(), file_system, beside });
         flusher.add_thread(&mut flusher.queue.lock())?;
         Ok(flusher)
     }
@@ -98,14 +101,14 @@ impl Flusher {
         self.call_for_help(&queue);
     }
 
-    /// Puts partitions on the list of which each has been marked as on it, for syncs that nobody waits for.
-    pub(crate) fn request_regular(&self, partitions: Vec<Arc<Partition>>) {
+    /// Puts partitions on the list for syncs that nobody waits for, those that are not on it.
+    pub(crate) fn request_regular(&self, mut partitions: Vec<Arc<Partition>>) {
         let mut queue = self.queue.lock();
-        if self.file_system.is_some() && partitions.len() >= REGULAR_MIN {
-            queue.regular.extend(partitions);
-        } else {
-            partitions.into_iter().for_each(|partition| queue.push(Some(partition)));
+        partitions.retain(|partition| partition.enlist());
+        if self.beside.is_some() && partitions.len() >= REGULAR_MIN {
+            queue.regular.extend(partitions.extract_if(.., |partition| !partition.is_read_when_synced()));
         }
+        partitions.into_iter().for_each(|partition| queue.push(Some(partition)));
         self.call_for_help(&queue);
     }
 
@@ -131,12 +134,13 @@ impl Flusher {
                 queue.busy += 1;
                 queue.whole |= whole;
             }
-            if queue.has_work() && queue.idle == 0 && queue.threads.len() < APART_MAX {
+            // Beside the regular round there is always one to wait for what comes.
+            if (queue.has_work() || regular) && queue.idle == 0 && queue.threads.len() <= APART_MAX {
                 // Where no thread can be had the others do all the work.
                 let _ = self.add_thread(&mut queue);
             }
             self.call_for_help(&queue);
-            let again = MutexGuard::unlocked(&mut queue, || self.sync(partitions));
+            let again = MutexGuard::unlocked(&mut queue, || self.sync(partitions, regular));
             if regular {
                 queue.at_regular = false;
             } else {
@@ -201,7 +205,7 @@ impl Flusher {
     }
 
     /// Syncs partitions, publishes the outcomes and returns those that want it again.
-    fn sync(&self, mut group: Vec<Arc<Partition>>) -> Vec<Arc<Partition>> {
+    fn sync(&self, mut group: Vec<Arc<Partition>>, regular: bool) -> Vec<Arc<Partition>> {
         let mut planned = Vec::with_capacity(group.len());
         let mut plans = Vec::with_capacity(group.len());
         for partition in &group {
@@ -210,7 +214,8 @@ impl Flusher {
                 plans.push(plan);
             }
         }
-        let outcomes = match self.file_system.as_deref().filter(|_| plans.len() > 1) {
+        let file_system = if regular { &self.beside } else { &self.file_system };
+        let outcomes = match file_system.as_deref().filter(|_| plans.len() > 1) {
             Some(file_system) => guarded(&plans, || SyncPlan::run_together(&plans, file_system)),
             None => guarded(&plans, || plans.iter().map(SyncPlan::run).collect()),
         };
@@ -253,6 +258,10 @@ impl Queue {
         // Looked at here, under the lock: who begins to wait while another puts the partition on the list comes either
         // before, and is seen, or after, and finds it there.
         let urgent = partition.as_ref().is_none_or(|partition| partition.is_sync_awaited());
+        if partition.is_none() {
+            // Whose topic has just become one with `ottla.durability=fsync`.
+            self.ready.extend(self.regular.extract_if(.., |partition| partition.is_sync_awaited()));
+        }
         self.gathering.extend(partition);
         if urgent {
             self.end_gathering();

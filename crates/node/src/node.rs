@@ -236,7 +236,7 @@ impl Node {
         let incarnation = joined.map_or_else(&mut entropy, |joined| joined.incarnation);
         let seed = u64::from_be_bytes(entropy()[..8].try_into().unwrap_or_default());
 
-        let flusher = Flusher::start(disk.file_system(&dir)).map_err(io_error)?;
+        let flusher = Flusher::start(&*disk, &dir).map_err(io_error)?;
         let storage = Arc::new(Storage::new(Arc::clone(&disk), dir.clone(), clock, flusher));
         let (group_events, group_inbox) = mpsc::channel();
         let entropy: SharedEntropy = Arc::new(Mutex::new(entropy));

@@ -48,7 +48,7 @@ use replication::Leadership;
 /// Unsynced bytes after which a `replicated` topic asks for a sync by itself: what recovery would have to read again.
 const LAZY_SYNC_BYTES: u64 = 16 << 20;
 
-/// How long, at most, a `replicated` topic's bytes stay unsynced, in milliseconds; `flush.ms` may ask for less.
+/// After so long, in milliseconds, a `replicated` topic's bytes are to be synced; `flush.ms` may ask for less.
 const LAZY_SYNC_MS: i64 = 5000;
 
 /// On the flusher's list or being synced.
@@ -744,8 +744,7 @@ impl Partition {
     }
 
     /// Regular housekeeping that costs nothing on a partition nobody opened: expired producers, deleted segments,
-    /// idle files, and syncs that nobody waits for. Whether the partition is now owed one, of the flusher's
-    /// [`Flusher::request_regular`].
+    /// idle files. Whether it is to be synced although nobody waits for that: see `Flusher::request_regular`.
     pub(crate) fn housekeep(self: &Arc<Self>, now: Timestamp, producer_expiration_ms: i64, sync_all: bool) -> bool {
         if !matches!(&*self.state.lock(), State::Open(_)) {
             return false;
@@ -757,16 +756,17 @@ impl Partition {
             log.close_idle_files();
             log.needs_sync()
         });
-        let config = self.config.load();
-        let soon = sync_all || config.flush_ms < LAZY_SYNC_MS;
-        if !soon || unsynced != Ok(true) {
-            return false;
-        }
-        if durability(&config) == Durability::Fsync {
-            // Consumers may wait to see it.
-            self.request_sync(false);
-            return false;
-        }
+        let soon = sync_all || self.config.load().flush_ms < LAZY_SYNC_MS;
+        soon && unsynced == Ok(true)
+    }
+
+    /// Whether those wait for a sync who want to read what was written.
+    pub(crate) fn is_read_when_synced(&self) -> bool {
+        durability(&self.config.load()) == Durability::Fsync
+    }
+
+    /// Marks the partition as on the flusher's list, for a sync that nobody waits for; `false` if it is on it already.
+    pub(crate) fn enlist(&self) -> bool {
         self.sync.fetch_or(SYNC_LISTED | SYNC_ASKED, Ordering::AcqRel) & SYNC_LISTED == 0
     }
 
