@@ -293,9 +293,9 @@ impl ProduceRun {
         let mut outcomes = Vec::with_capacity(self.entries.len());
         let mut entries = std::mem::take(&mut self.entries).into_iter().peekable();
         while let Some(first) = entries.next() {
-            let partition = Arc::clone(&first.partition);
             let mut places: Few<Place> = smallvec![first.place()];
-            let mut batches: Few<ProducedBatch> = smallvec![first.batch];
+            let Entry { partition, batch, .. } = first;
+            let mut batches: Few<ProducedBatch> = smallvec![batch];
             while let Some(next) = entries.next_if(|next| Arc::ptr_eq(&next.partition, &partition)) {
                 places.push(next.place());
                 batches.push(next.batch);
@@ -370,7 +370,9 @@ impl ParkedProduce {
             }
         };
         answer.log_start_offset = log_start.0;
-        if self.acks == -1 {
+        // Where nobody else holds a copy it is there already. Who still leads after that look led when it was reached.
+        let reached = partition.high_watermark() >= required && partition.leads_in(epoch);
+        if self.acks == -1 && !reached {
             self.waits.push(Wait { slot, partition: Arc::clone(partition), epoch, required });
         }
     }
