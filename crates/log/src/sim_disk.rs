@@ -14,9 +14,10 @@ use std::{
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use crate::{
@@ -68,6 +69,7 @@ struct State {
     lying_syncs: bool,
     lying_dir_syncs: bool,
     full_dirs: bool,
+    holding_whole_syncs: bool,
     unwritten: u64,
     calls_left: Option<u64>,
     stats: SimStats,
@@ -109,6 +111,7 @@ impl SimDisk {
             lying_syncs: false,
             lying_dir_syncs: false,
             full_dirs: false,
+            holding_whole_syncs: false,
             unwritten: 0,
             calls_left: None,
             stats: SimStats::default(),
@@ -205,6 +208,11 @@ impl SimDisk {
     /// From now on a sync of the whole file system seems to have so much else to write, in bytes.
     pub fn set_unwritten(&self, bytes: u64) {
         self.state.lock().unwritten = bytes;
+    }
+
+    /// From now on syncs of the whole file system begin and do not end until they are let go.
+    pub fn hold_whole_syncs(&self, hold: bool) {
+        self.state.lock().holding_whole_syncs = hold;
     }
 
     /// From now on file syncs answer "done" and do nothing: a sync missing from the code under test.
@@ -500,6 +508,9 @@ impl FileSystem for SimDisk {
         let error = |error| SyncError::new("the file system", &error);
         state.change().map_err(error)?;
         state.stats.whole_syncs += 1;
+        while state.holding_whole_syncs {
+            MutexGuard::unlocked(&mut state, thread::yield_now);
+        }
         let (failing, lying) = (state.failing_syncs, state.lying_syncs);
         state.files.iter_mut().for_each(|file| file.sync(failing, lying));
         if !failing && !state.lying_dir_syncs {

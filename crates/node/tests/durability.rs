@@ -164,6 +164,25 @@ fn b12_l8_very_many_that_nobody_waits_for_are_synced_together_and_survive_a_powe
 }
 
 #[test]
+fn who_waits_for_a_sync_does_not_wait_for_one_of_very_many() {
+    struct LetGo(SimDisk);
+    impl Drop for LetGo {
+        fn drop(&mut self) {
+            self.0.hold_whole_syncs(false);
+        }
+    }
+    let disk = SimDisk::new(7);
+    let node = open(&disk);
+    create(&node, "durable", 1, &[]);
+    let _let_go = LetGo(disk.clone());
+    disk.hold_whole_syncs(true);
+    append_until_synced_together(&disk, &node);
+    for offset in 0..3 {
+        assert_eq!(produce(&partition(&node, "durable", 0), "a"), Offset(offset));
+    }
+}
+
+#[test]
 fn l10_a_failed_sync_of_very_many_takes_the_directory_offline() {
     let disk = SimDisk::new(6);
     let node = open(&disk);
