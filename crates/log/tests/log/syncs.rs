@@ -307,15 +307,21 @@ fn segments_are_listed_as_they_are() {
     }
 }
 
-#[test]
-fn deleted_files_go_after_their_delay_and_are_counted() {
-    let sim = SimDisk::new(1);
-    let (mut log, _) = open(&sim, small(), None);
+/// A log whose first segment is gone and whose files wait for their delay.
+fn with_deleted_files(sim: &SimDisk) -> Log {
+    let (mut log, _) = open(sim, small(), None);
     put(&mut log, 100);
     log.roll(NOW).unwrap();
     put(&mut log, 100);
     log.advance_start(Offset(1)).unwrap();
     sync(&mut log);
+    log
+}
+
+#[test]
+fn deleted_files_go_after_their_delay_and_are_counted() {
+    let sim = SimDisk::new(1);
+    let mut log = with_deleted_files(&sim);
     assert_eq!(files(&sim, ".deleted").len(), 2);
     let delay_ms = small().file_delete_delay_ms;
     let mut go = |after_ms: i64| log.remove_deleted(Timestamp(NOW.0 + after_ms));
@@ -329,12 +335,7 @@ fn deleted_files_go_after_their_delay_and_are_counted() {
 #[test]
 fn a_file_that_cannot_be_removed_is_tried_again() {
     let sim = SimDisk::new(1);
-    let (mut log, _) = open(&sim, small(), None);
-    put(&mut log, 100);
-    log.roll(NOW).unwrap();
-    put(&mut log, 100);
-    log.advance_start(Offset(1)).unwrap();
-    sync(&mut log);
+    let mut log = with_deleted_files(&sim);
     let at = |times: i64| Timestamp(NOW.0 + times * small().file_delete_delay_ms);
     log.remove_deleted(NOW);
     sim.fail_after(0);
