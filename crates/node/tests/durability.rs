@@ -72,6 +72,14 @@ fn append_to_all(node: &Node, value: &str) -> Vec<(Arc<Partition>, Offset)> {
     partitions.enumerate().map(append_one).collect()
 }
 
+/// Each partition has the number of each round as a record.
+fn check_rounds(node: &Node, partitions: i32, rounds: i64) {
+    let all: Vec<_> = (0..rounds).map(|round| (Offset(round), format!("{round}"))).collect();
+    for index in 0..partitions {
+        assert_eq!(read_all(&partition(node, "t", index)), all, "partition {index}");
+    }
+}
+
 #[test]
 fn b12_l8_what_one_sync_of_the_file_system_covered_survives_a_power_cut() {
     for seed in 0..10 {
@@ -86,11 +94,7 @@ fn b12_l8_what_one_sync_of_the_file_system_covered_survives_a_power_cut() {
             rounds += 1;
             disk.stats().whole_syncs > 0
         });
-        let after = open(&disk.crash());
-        let all: Vec<_> = (0..rounds).map(|round| (Offset(round), format!("{round}"))).collect();
-        for index in 0..8 {
-            assert_eq!(read_all(&partition(&after, "t", index)), all, "seed {seed}, partition {index}");
-        }
+        check_rounds(&open(&disk.crash()), 8, rounds);
     }
 }
 
@@ -155,11 +159,7 @@ fn b12_l8_very_many_that_nobody_waits_for_are_synced_together_and_survive_a_powe
     for seed in 0..3 {
         let disk = SimDisk::new(seed);
         let rounds = append_until_synced_together(&disk, &open(&disk));
-        let after = open(&disk.crash());
-        let all: Vec<_> = (0..rounds).map(|round| (Offset(round), format!("{round}"))).collect();
-        for index in 0..100 {
-            assert_eq!(read_all(&partition(&after, "t", index)), all, "seed {seed}, partition {index}");
-        }
+        check_rounds(&open(&disk.crash()), 100, rounds);
     }
 }
 
@@ -184,15 +184,21 @@ fn who_waits_for_a_sync_does_not_wait_for_one_of_very_many() {
 
 #[test]
 fn l10_a_failed_sync_of_very_many_takes_the_directory_offline() {
-    let disk = SimDisk::new(6);
-    let node = open(&disk);
-    append_until_synced_together(&disk, &node);
-    disk.fail_syncs(true);
-    for index in 0..100 {
-        let appended = append_unawaited(&partition(&node, "t", index), &batch("lost"));
-        assert!(appended.is_ok() || node.has_failed());
-    }
-    eventually("the failed sync", || node.has_failed());
+    let mut seed = 6;
+    eventually("a failed sync of the file system", || {
+        seed += 1;
+        let disk = SimDisk::new(seed);
+        let node = open(&disk);
+        append_until_synced_together(&disk, &node);
+        let before = disk.stats().whole_syncs;
+        disk.fail_syncs(true);
+        for index in 0..100 {
+            let appended = append_unawaited(&partition(&node, "t", index), &batch("lost"));
+            assert!(appended.is_ok() || node.has_failed());
+        }
+        eventually("the failed sync", || node.has_failed());
+        disk.stats().whole_syncs > before
+    });
 }
 
 #[test]
