@@ -44,9 +44,8 @@ impl Broker {
             .arg("--data")
             .arg(place.join("data"))
             .args(["--listen", &address.to_string()])
-            .args(["-o", "ottla.durability=replicated"])
             // One thread serves everything, so that who wakes whom is the same in every run.
-            .env("TOKIO_WORKER_THREADS", "1")
+            .args(["-o", "ottla.durability=replicated", "-o", "ottla.worker.threads=1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -20,6 +20,8 @@ const BULK_WARM_UP: f64 = 0.3;
 const BULK_ROUNDS: usize = 2;
 /// P6: in this time every broker has written to each of a thousand partitions.
 const FIRST_WRITES: f64 = 2.0;
+/// The same for Ottla and the most partitions.
+const MANY_FIRST_WRITES: f64 = 4.0;
 
 /// The cell that P2's rates are shares of.
 const MAXIMUM: &str = "maximum";
@@ -202,10 +204,11 @@ pub(super) fn p6(contest: &mut Contest) -> Result<()> {
         let cost_of_one = cost(&one)?;
         let mut outcome = one.outcome().with("CPU per batch, 1 partition", cost_of_one);
         // The goal is about Ottla's own slope; peers would need minutes in each round to make the most partitions.
-        let sizes: &[u32] = if side.name == OTTLA { &[100, 1000, most] } else { &[100, 1000] };
-        for partitions in sizes {
-            let many = cost(&side.produce_after(FIRST_WRITES, *partitions, P6, BULK_SECONDS)?)?;
-            outcome = outcome.with(&against_one(*partitions), many / cost_of_one);
+        let all = [(100, FIRST_WRITES), (1000, FIRST_WRITES), (most, MANY_FIRST_WRITES)];
+        let sizes = if side.name == OTTLA { &all[..] } else { &all[..2] };
+        for &(partitions, first_writes) in sizes {
+            let many = cost(&side.produce_after(first_writes, partitions, P6, BULK_SECONDS)?)?;
+            outcome = outcome.with(&against_one(partitions), many / cost_of_one);
         }
         Ok(outcome)
     });

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
+    thread::available_parallelism,
 };
 
 use clap::Args;
@@ -83,6 +84,8 @@ pub(crate) struct ServeSettings {
     pub(crate) data: PathBuf,
     pub(crate) node_id: Option<BrokerId>,
     pub(crate) rack: Option<String>,
+    /// Threads that serve requests.
+    pub(crate) workers: usize,
     /// Every static config, checked.
     pub(crate) configs: Settings,
     /// Sentences for the person who starts the broker.
@@ -152,8 +155,15 @@ impl ServeSettings {
         let (configs, ignored) =
             Settings::check(pairs).map_err(|error| Failure::usage(sentence(&error.to_string())))?;
         warnings.extend(ignored.iter().map(ToString::to_string));
-        Ok(ServeSettings { listeners, listens_anywhere, join, data, node_id, rack, configs, warnings })
+        let workers = configs.get("ottla.worker.threads").and_then(|text| text.trim().parse().ok());
+        let workers = workers.unwrap_or_else(all_cpus_but_one);
+        Ok(ServeSettings { listeners, listens_anywhere, join, data, node_id, rack, workers, configs, warnings })
     }
+}
+
+/// Those that this process may use: a container may have fewer than the machine.
+fn all_cpus_but_one() -> usize {
+    available_parallelism().map_or(1, |cpus| cpus.get().saturating_sub(1).max(1))
 }
 
 /// The short names we allow in TOML and Kafka's own for the same.
@@ -435,6 +445,15 @@ mod tests {
         assert_eq!(settings.configs.get("num.partitions"), Some("4"));
         assert_eq!(settings.data, PathBuf::from("/environment"));
         assert_eq!(settings.configs.get("log.retention.ms"), Some("1000"));
+    }
+
+    #[test]
+    fn a_cpu_is_left_to_others_unless_more_workers_are_asked_for() {
+        let cpus = available_parallelism().unwrap().get();
+        assert_eq!(resolve(&ServeArgs::default(), &[]).unwrap().workers, (cpus - 1).max(1));
+        let asked = resolve(&options(&["ottla.worker.threads=64"]), &[]).unwrap();
+        assert_eq!(asked.workers, 64);
+        assert!(refusal(&options(&["ottla.worker.threads=0"]), &[]).contains("ottla.worker.threads"));
     }
 
     #[test]

@@ -422,6 +422,14 @@ pub(super) const CONFIGS: &[Definition] = &[
     .at_least(16_777_216),
     OTTLA_RETENTION_DISK_PERCENT,
     OTTLA_RETENTION_TOPIC_BYTES,
+    int(
+        "ottla.worker.threads",
+        "",
+        "Threads that serve requests. Unless it is set, one for each CPU but one, which is left for the kernel's part \
+         and for what waits for the disk.",
+    )
+    .unset()
+    .valid(Valid::Between(1, 1024)),
     list(
         "process.roles",
         "broker,controller",
