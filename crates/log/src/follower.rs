@@ -51,7 +51,7 @@ impl Log {
     pub fn append_as_follower(&mut self, records: &Bytes, now: Timestamp) -> Result<Appended, AppendError> {
         let mut batches = Vec::new();
         let mut end = self.end().offset;
-        let mut latest = self.shared.epochs.load().latest().unwrap_or(LeaderEpoch::NONE);
+        let mut latest = self.latest_epoch.unwrap_or(LeaderEpoch::NONE);
         for batch in split(records) {
             let (header, bytes) = match batch {
                 Err(BatchError::Truncated { .. }) if !batches.is_empty() => break,

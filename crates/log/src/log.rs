@@ -110,6 +110,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct Log {
     pub(crate) shared: Arc<Shared>,
+    /// Of the epochs in `shared`, at hand for each append.
+    pub(crate) latest_epoch: Option<LeaderEpoch>,
     pub(crate) config: LogConfig,
     pub(crate) active: Active,
     pub(crate) producers: Producers,
@@ -454,7 +456,7 @@ impl Log {
             self.producers.apply(header, base);
             self.unsynced.producers = true;
         }
-        if self.shared.epochs.load().latest().is_none_or(|latest| latest < epoch) {
+        if self.latest_epoch.is_none_or(|latest| latest < epoch) {
             self.change_epochs(|epochs| epochs.assign(epoch, base));
         }
     }
@@ -462,9 +464,14 @@ impl Log {
     pub(crate) fn change_epochs(&mut self, change: impl FnOnce(&mut EpochHistory) -> bool) {
         let mut epochs = EpochHistory::clone(&self.shared.epochs.load());
         if change(&mut epochs) {
-            self.shared.epochs.store(Arc::new(epochs));
+            self.set_epochs(epochs);
             self.unsynced.epochs = true;
         }
+    }
+
+    pub(crate) fn set_epochs(&mut self, epochs: EpochHistory) {
+        self.latest_epoch = epochs.latest();
+        self.shared.epochs.store(Arc::new(epochs));
     }
 
     /// Writes the waiting index entries. If that fails they are left out: the index only gets sparser.

@@ -156,6 +156,7 @@ impl Log {
         let active = if new { Active::empty(last, false) } else { Active::new(last, true) };
         let mut log = Log {
             shared: Arc::new(shared),
+            latest_epoch: None,
             config,
             active,
             producers: Producers::default(),
@@ -453,7 +454,7 @@ impl Log {
         to: LogPosition,
     ) -> io::Result<()> {
         if let Some(history) = stored {
-            self.shared.epochs.store(Arc::new(history));
+            self.set_epochs(history);
             return Ok(());
         }
         let files = &self.shared.files;
@@ -472,7 +473,7 @@ impl Log {
             }
         }
         self.unsynced.epochs = true;
-        self.shared.epochs.store(Arc::new(history));
+        self.set_epochs(history);
         Ok(())
     }
 

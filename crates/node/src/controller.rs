@@ -358,7 +358,7 @@ impl Controller {
         left: &mut Vec<Arc<Partition>>,
     ) -> Topic {
         let topic = described.id;
-        let config = defaults.with_overrides(&described.overrides);
+        let config = Arc::new(defaults.with_overrides(&described.overrides));
         let name = known.map_or_else(|| Arc::clone(&described.name), |known| Arc::clone(&known.name));
         let ours: Vec<_> = (0..)
             .map(PartitionIndex)
@@ -373,13 +373,13 @@ impl Controller {
             let partition = held.filter(|_| given_up.is_none()).unwrap_or_else(|| {
                 let (name, storage) = (Arc::clone(&name), Arc::clone(&self.storage));
                 let known = checkpoints.of(topic, index).filter(|_| given_up.is_none());
-                Arc::new(Partition::new(self.id, topic, name, index, config, storage, known))
+                Arc::new(Partition::new(self.id, topic, name, index, Arc::clone(&config), storage, known))
             });
             if let Some(given_up) = given_up {
                 given_up.set_aside();
                 partition.owe_checkpoint();
             }
-            partition.set_config(config, limit);
+            partition.set_config(&config, limit);
             if registered && partition.assign(next) {
                 left.push(Arc::clone(&partition));
             }

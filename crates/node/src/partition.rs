@@ -70,6 +70,7 @@ pub struct Partition {
     topic_name: Arc<str>,
     index: PartitionIndex,
     storage: Arc<Storage>,
+    /// One for all partitions of a topic, so that it is in the cache whichever is written to.
     config: ArcSwap<TopicConfig>,
     /// Bytes after which the active segment closes early for the sake of a retention budget.
     segment_limit: AtomicU64,
@@ -235,7 +236,7 @@ impl Partition {
         topic: TopicId,
         topic_name: Arc<str>,
         index: PartitionIndex,
-        config: TopicConfig,
+        config: Arc<TopicConfig>,
         storage: Arc<Storage>,
         known: Option<Known>,
     ) -> Partition {
@@ -245,7 +246,7 @@ impl Partition {
             topic_name,
             index,
             storage,
-            config: ArcSwap::from_pointee(config),
+            config: ArcSwap::new(config),
             cleaning: Cleaning::new(known.as_ref().map(|known| &known.log)),
             segment_limit: AtomicU64::new(u64::MAX),
             assignment: ArcSwapOption::empty(),
@@ -786,19 +787,18 @@ impl Partition {
     }
 
     /// Takes new topic settings.
-    pub(crate) fn set_config(&self, config: TopicConfig, segment_limit: Option<u64>) {
+    pub(crate) fn set_config(&self, config: &Arc<TopicConfig>, segment_limit: Option<u64>) {
         let limit = segment_limit.unwrap_or(u64::MAX);
-        if **self.config.load() == config && self.segment_limit.load(Ordering::Relaxed) == limit {
+        if *self.config.load() == *config && self.segment_limit.load(Ordering::Relaxed) == limit {
             return;
         }
-        self.config.store(Arc::new(config));
+        self.config.store(Arc::clone(config));
         self.segment_limit.store(limit, Ordering::Relaxed);
         self.cleaning.look_again(Timestamp(0));
-        let config = self.config.load();
         let mut wakes = Wakes::default();
         if let State::Open(replica) = &mut *self.state.lock() {
-            replica.log_mut().set_config(log_config(&config, limit));
-            replica.set_settings(replica_settings(&config, self.storage.lag_max_ms()));
+            replica.log_mut().set_config(log_config(config, limit));
+            replica.set_settings(replica_settings(config, self.storage.lag_max_ms()));
             self.publish(replica.high_watermark());
         }
         self.waiters.take_reached(self.high_watermark(), &mut wakes);

@@ -115,8 +115,12 @@ impl Partition {
 
     /// Whether as many replicas are in sync as an append with `acks=all` asks for (rule I6).
     pub fn has_enough_in_sync(&self) -> bool {
-        let assignment = self.assignment.load();
         let minimum = self.config.load().min_insync_replicas as usize;
+        if minimum <= 1 && self.is_leading() {
+            // A leader is in sync itself.
+            return true;
+        }
+        let assignment = self.assignment.load();
         assignment.as_ref().is_some_and(|assignment| assignment.check_min_isr(minimum).is_ok())
     }
 
