@@ -33,6 +33,18 @@ fn what_cannot_be_started_says_so_in_one_sentence() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn as_many_threads_serve_as_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = Broker::start(&dir.path().join("one"), "127.0.0.1:0", &["-o", "ottla.worker.threads=1"]);
+    let many = Broker::start(&dir.path().join("many"), "127.0.0.1:0", &["-o", "ottla.worker.threads=64"]);
+    assert!(many.threads() >= 64, "{}", many.threads());
+    assert!(one.threads() < 64, "{}", one.threads());
+    many.ok_with(&["produce", "t"], b"a\n");
+    assert_eq!(many.ok(&["consume", "t"]), "a\n");
+}
+
+#[test]
 fn l6_sigterm_leaves_a_proof_and_everything_is_there_again() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path(), "127.0.0.1:0", &["-o", "num.partitions=2"]);
