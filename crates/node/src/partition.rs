@@ -70,7 +70,7 @@ pub struct Partition {
     topic_name: Arc<str>,
     index: PartitionIndex,
     storage: Arc<Storage>,
-    /// One for all partitions of a topic, so that it is in the cache whichever is written to.
+    /// Shared by the partitions of a topic, so that it is in the cache whichever is written to.
     config: ArcSwap<TopicConfig>,
     /// Bytes after which the active segment closes early for the sake of a retention budget.
     segment_limit: AtomicU64,
