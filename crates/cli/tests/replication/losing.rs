@@ -66,6 +66,26 @@ fn i6_too_few_copies_refuse_what_wants_more() {
 }
 
 #[test]
+fn i6_nothing_is_written_of_what_too_few_copies_could_acknowledge() {
+    let mut cluster = Cluster::of(3);
+    cluster.some().ok(&["topic", "create", "t", "-p", "1", "-r", "2", "-o", "min.insync.replicas=2"]);
+    cluster.wait_in_sync("t", 2);
+    cluster.produce(cluster.some(), "t", &lines("a", 10));
+    let leader = cluster.leader("t").unwrap();
+    let replicas = cluster.partitions("t")[0]["replicas"].clone();
+    let follower = replicas.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as usize).find(|id| *id != leader);
+    let follower = follower.unwrap();
+    cluster.kill(follower);
+    cluster.wait_in_sync("t", 1);
+    let refused = cluster.node(leader).run_with(&["produce", "t", "--timeout", "3s"], b"too late\n");
+    let (code, said) = failure(&refused);
+    assert_eq!(code, Some(1), "{said}");
+    cluster.start(follower);
+    cluster.wait_in_sync("t", 2);
+    assert_eq!(cluster.consume(cluster.some(), "t"), lines("a", 10));
+}
+
+#[test]
 fn i4_a_node_that_was_away_is_in_sync_again_also_where_nobody_writes() {
     let quick = ["broker.session.timeout.ms=1500", "broker.heartbeat.interval.ms=200"];
     let cluster = Cluster::with(&[&quick, &quick, &quick]);
